@@ -1,0 +1,35 @@
+"""`semflow eval`: scores of a trained run on its held-out views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass
+class Evaluate:
+    """Score a trained run on held-out views."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder, or its config.yml."""
+    out: Path | None = None
+    """JSON file to write; by default `evaluation.json` beside the run's config.yml."""
+    views: int | None = None
+    """Evaluate this many views, evenly spread, instead of all."""
+
+    def main(self) -> None:
+        """Evaluate with a progress display, print a table and write the JSON."""
+        from semflow_nerfstudio.cli.report import finite, print_scores, progress, write_json
+        from semflow_nerfstudio.runs import evaluate, evenly_spaced, load_run
+
+        run = load_run(self.run)
+        total = len(run.pipeline.datamanager.eval_dataset)  # type: ignore[arg-type]
+        views = None if self.views is None else evenly_spaced(total, self.views)
+        with progress("Evaluating") as update:
+            scores = finite(evaluate(run, views, update))
+        out = self.out or run.config.get_base_dir() / "evaluation.json"
+        write_json(out, scores)
+        print_scores(scores, f"{run.config.method_name}, {scores['eval_views']} held-out views")
+        print(out)

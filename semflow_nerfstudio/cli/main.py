@@ -1,0 +1,35 @@
+"""The `semflow` command: one file a subcommand, thin."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from semflow_nerfstudio.cli.demo import Demo
+from semflow_nerfstudio.cli.evaluate import Evaluate
+from semflow_nerfstudio.cli.make_scene import MakeScene
+from semflow_nerfstudio.cli.render import Render
+
+Command = (
+    Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[MakeScene, tyro.conf.subcommand("make-scene")]
+    | Annotated[Evaluate, tyro.conf.subcommand("eval")]
+    | Annotated[Render, tyro.conf.subcommand("render")]
+)
+
+
+def entrypoint() -> None:
+    """Run a subcommand; wrong input ends with one sentence, not a traceback."""
+    command = tyro.cli(tyro.conf.OmitSubcommandPrefixes[Command], description=__doc__)  # type: ignore[valid-type]
+    try:
+        command.main()
+    except (FileNotFoundError, FileExistsError, ValueError) as error:
+        Console(stderr=True).print(f"[bold red]semflow:[/] {error}", highlight=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    entrypoint()

@@ -1,0 +1,30 @@
+"""What nerfstudio 1.1.5 needs to run on CPUs and with torch 2.6 and newer. Imported by the method configs."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+
+import numpy as np
+import torch
+
+
+def default_device() -> str:
+    """The device that is there: nobody has to pass `--machine.device-type`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def allow_numpy_scalars_in_checkpoints() -> None:
+    """Let `torch.load` read checkpoints whose schedulers hold numpy floats, as nerfstudio's own do."""
+    # numpy 2 moved the module; its 1.26 has both names, of which only the old one is complete.
+    name = "numpy._core.multiarray" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "numpy.core.multiarray"
+    scalar = importlib.import_module(name).scalar
+    scalars = [scalar, np.dtype, type(np.dtype(np.float64))]
+    torch.serialization.add_safe_globals(scalars)
+
+
+def silence_upstream_warnings() -> None:
+    """Hide warnings that newer torch versions raise about nerfstudio's own code, hundreds a run."""
+    warnings.filterwarnings("ignore", message="Using a non-tuple sequence for multidimensional indexing")
+    warnings.filterwarnings("ignore", message=".*torch.cuda.amp.*deprecated.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*GradScaler is enabled, but CUDA is not available.*")

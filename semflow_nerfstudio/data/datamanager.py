@@ -1,0 +1,119 @@
+"""nerfstudio's datamanager for videos: rays from a few frames at a time, and what the model is told of each scene."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
+from nerfstudio.data.pixel_samplers import PatchPixelSamplerConfig, PixelSampler, PixelSamplerConfig
+from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIndicesEvalDataloader
+from nerfstudio.model_components.ray_generators import RayGenerator
+from torch import Tensor
+
+from semflow_nerfstudio.data.dataset import SemFlowDataset
+from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
+from semflow_nerfstudio.data.frame_cache import FrameCache
+from semflow_nerfstudio.data.frame_sampler import SemFlowPixelSamplerConfig
+from semflow_nerfstudio.data.scene_assembly import align_scenes, assemble_scene, complete_cameras
+
+
+@dataclass
+class SemFlowDataManagerConfig(VanillaDataManagerConfig):
+    """Configuration of `SemFlowDataManager`."""
+
+    _target: type = field(default_factory=lambda: SemFlowDataManager)
+    """Target class to instantiate."""
+    dataparser: AnnotatedDataParserUnion = field(default_factory=DynamicSceneDataParserConfig)  # type: ignore
+    """Which data to read; every parser of nerfstudio works."""
+    pixel_sampler: PixelSamplerConfig = field(default_factory=SemFlowPixelSamplerConfig)
+    """From which pixels batches are drawn."""
+    eval_num_images_to_sample_from: int = 8
+    """Evaluation images kept in memory for losses during training; -1 for all. Metrics always see all images."""
+    frame_width_cap: int = 512
+    """Width in pixels to which the frames that the frame encoder sees are scaled down where they are wider."""
+    align_disparity: bool = True
+    """Whether to make metric depth of relative disparity, by static points triangulated from the optical flow."""
+
+
+class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
+    """Works with every dataparser; see `SemFlowDataset` for what batches hold.
+
+    The training dataset's metadata, which nerfstudio hands to the model, gets `scene_frames` (name -> `SceneFrames`)
+    and, where disparity was aligned, `alignment` (name -> `DisparityAlignment`).
+    """
+
+    config: SemFlowDataManagerConfig  # type: ignore
+
+    def __init__(self, config: SemFlowDataManagerConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        dataset = self.train_dataset
+        scenes = [assemble_scene(dataset, i, config.frame_width_cap) for i in range(len(dataset.scenes or ()))]
+        dataset.metadata["scene_frames"] = {scene.name: scene for scene in scenes}
+
+    def create_eval_dataset(self) -> SemFlowDataset:
+        """The evaluation dataset. It is made last: times need the cameras of all splits."""
+        dataset = super().create_eval_dataset()
+        complete_cameras(self.train_dataset, dataset, self.dataparser, self.test_split)
+        return dataset
+
+    def setup_train(self) -> None:
+        """Set up the training frames. Only where there will be training are they read, and disparity aligned, now."""
+        dataset = self.train_dataset
+        training = self.test_mode == "val"
+        if self.config.align_disparity and training:
+            align_scenes(dataset)
+        self.train_image_dataloader = self._cache(
+            dataset, self.config.train_num_images_to_sample_from, self.config.train_num_times_to_repeat_images
+        )
+        if training:
+            self.train_image_dataloader.preload()
+        self.iter_train_image_dataloader = iter(self.train_image_dataloader)
+        self.train_pixel_sampler = self._get_pixel_sampler(dataset, self.config.train_num_rays_per_batch)
+        self.train_ray_generator = RayGenerator(dataset.cameras.to(self.device))
+
+    def setup_eval(self) -> None:
+        """Set up evaluation images; they are read when asked for."""
+        dataset = self.eval_dataset
+        self.eval_image_dataloader = self._cache(
+            dataset, self.config.eval_num_images_to_sample_from, self.config.eval_num_times_to_repeat_images
+        )
+        self.iter_eval_image_dataloader = iter(self.eval_image_dataloader)
+        self.eval_pixel_sampler = self._get_pixel_sampler(dataset, self.config.eval_num_rays_per_batch)
+        self.eval_ray_generator = RayGenerator(dataset.cameras.to(self.device))
+        self.fixed_indices_eval_dataloader = FixedIndicesEvalDataloader(input_dataset=dataset, device=self.device)
+        self.eval_dataloader = RandIndicesEvalDataloader(input_dataset=dataset, device=self.device)
+
+    def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
+        """Rays and the pixels they belong to, on the datamanager's device.
+
+        Beside the keys of `SemFlowDataset`, `indices` (R, 3) holds frame, row and column, `image_width` (R, 1) the
+        width of the frame, which turns flow into shares of the image. `image` is float32 in [0, 1].
+        """
+        ray_bundle, batch = super().next_train(step)
+        return ray_bundle, self._finish_batch(batch, self.train_dataset)
+
+    def next_eval(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
+        """As `next_train`, for evaluation images."""
+        ray_bundle, batch = super().next_eval(step)
+        return ray_bundle, self._finish_batch(batch, self.eval_dataset)
+
+    def _finish_batch(self, batch: dict[str, Any], dataset: SemFlowDataset) -> dict[str, Any]:
+        batch["image_width"] = dataset.cameras.width[batch["indices"][:, 0].cpu()].float()
+        batch = {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        if batch["image"].dtype == torch.uint8:
+            batch["image"] = batch["image"].float() / 255.0
+        return batch
+
+    def _cache(self, dataset: SemFlowDataset, num_frames: int, num_repeats: int) -> FrameCache:
+        return FrameCache(dataset, num_frames, num_repeats, self.device, self.exclude_batch_keys_from_device)
+
+    def _get_pixel_sampler(self, dataset: SemFlowDataset, num_rays_per_batch: int) -> PixelSampler:
+        if self.config.patch_size > 1 and type(self.config.pixel_sampler) is SemFlowPixelSamplerConfig:
+            # given as an argument of setup(), the patch size would come too late for the number of rays
+            sampler = PatchPixelSamplerConfig(patch_size=self.config.patch_size)
+            return sampler.setup(num_rays_per_batch=num_rays_per_batch)
+        return super()._get_pixel_sampler(dataset, num_rays_per_batch)

@@ -1,0 +1,250 @@
+"""Frames with all their modalities, at the size of their cameras."""
+
+from __future__ import annotations
+
+from copy import copy
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs, Semantics
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from torch import Tensor
+
+from semflow_nerfstudio.data.checks import SceneDataError, same_shape
+from semflow_nerfstudio.data.disparity_alignment import DisparityAlignment, FrameObservation, sharpen_edges
+from semflow_nerfstudio.data.labels import ClassTable
+from semflow_nerfstudio.data.modalities import (
+    decode_disparity,
+    read_depth,
+    read_disparity,
+    read_flow,
+    read_image,
+    read_image_size,
+    read_labels,
+    read_mask,
+)
+from semflow_nerfstudio.data.records import FrameRecord, SceneRecord
+from semflow_nerfstudio.data.resize import resize_nearest
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL
+
+UNKNOWN_MOTION = 255
+"""Value of `motion_mask` where it is not known whether a pixel moves."""
+MODALITY_KEYS = (
+    "labels",
+    "flow_forward",
+    "flow_forward_mask",
+    "flow_backward",
+    "flow_backward_mask",
+    "motion_mask",
+    "disparity",
+    "depth",
+    "inverse_depth",
+)
+
+
+class SemFlowDataset(InputDataset):
+    """Images, labels, optical flow, masks and depth of the frames of one split.
+
+    Everything is read at the width and height of the frame's camera, whatever the sizes of the files. An item has
+    `image_idx`, `image` (H, W, 3), nerfstudio's `mask` where the parser gives one, and those of `MODALITY_KEYS` that at
+    least one frame of the dataset has, all (H, W, k):
+
+        labels               uint8, 255 unknown
+        flow_forward/backward        float16, pixels of this image size, with
+        flow_forward/backward_mask   bool, False unknown
+        motion_mask          uint8, 0 static, 1 moving, 255 unknown
+        disparity            float32, relative inverse depth, NaN unknown
+        depth                float32, camera z in scene units, NaN unknown
+        inverse_depth        float32, 1 / (camera z in scene units), NaN unknown: from `depth`, else from `disparity`
+                             once `alignments` has been set
+
+    Frames come from `metadata["frames"]` of this package's parsers; for other parsers from nerfstudio's `semantics` and
+    `depth_filenames` metadata.
+    """
+
+    def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(dataparser_outputs, scale_factor, **kwargs)
+        self.exclude_batch_keys_from_device = [*type(self).exclude_batch_keys_from_device, *MODALITY_KEYS]
+        self.frames = frame_records(dataparser_outputs)
+        self.scenes: list[SceneRecord] | None = self.metadata.get("scenes")
+        self.classes = class_tables(dataparser_outputs)
+        self.alignments: dict[int, DisparityAlignment] = {}
+        """By scene: what maps its frames' disparity to inverse depth. Set by the datamanager."""
+        self._has = {
+            name for name in FrameRecord.__dataclass_fields__ if any(getattr(f, name) is not None for f in self.frames)
+        }
+        if scale_factor != 1.0:
+            self._rescale_exactly(dataparser_outputs)
+        self._check_sizes()
+
+    def _rescale_exactly(self, outputs: DataparserOutputs) -> None:
+        """Scale intrinsics by the ratio of the whole-pixel sizes, as images and flow are, not by the nominal factor."""
+        source, scaled = outputs.cameras, self.cameras
+        width_ratio, height_ratio = scaled.width / source.width, scaled.height / source.height
+        scaled.fx, scaled.cx = source.fx * width_ratio, source.cx * width_ratio
+        scaled.fy, scaled.cy = source.fy * height_ratio, source.cy * height_ratio
+
+    def _check_sizes(self) -> None:
+        first: dict[int, int] = {}
+        for index, frame in enumerate(self.frames):
+            reference = first.setdefault(frame.scene, index)
+            if self.size(index) != self.size(reference):
+                names = [self.image_filenames[i] for i in (reference, index)]
+                sizes = ["x".join(map(str, self.size(i))) for i in (reference, index)]
+                raise SceneDataError(
+                    f"{names[0]} is {sizes[0]} but {names[1]} of the same scene is {sizes[1]}: resize or crop the "
+                    "images of a scene (and its cameras) to one size."
+                )
+
+    def size(self, image_idx: int) -> tuple[int, int]:
+        """(width, height) at which the frame is read."""
+        return int(self.cameras.width[image_idx]), int(self.cameras.height[image_idx])
+
+    def has(self, modality: str) -> bool:
+        """Whether at least one frame has a file of this modality (a field name of `FrameRecord`)."""
+        return modality in self._has
+
+    def get_numpy_image(self, image_idx: int) -> UInt8[np.ndarray, "H W channels"]:
+        """The frame's RGB or RGBA by area at its camera's size."""
+        path = Path(self.image_filenames[image_idx])
+        size, own_size = self.size(image_idx), read_image_size(path)
+        if not same_shape(own_size, size):
+            raise SceneDataError(
+                f"{path} is {own_size[0]}x{own_size[1]} but its camera is for images of {size[0]}x{size[1]}: correct "
+                "the camera's width, height and focal lengths, or crop the image alike."
+            )
+        return read_image(path, *size)
+
+    def get_image_float32(self, image_idx: int) -> Float[Tensor, "H W 3"]:
+        """RGB in [0, 1]; transparency is blended over the parser's alpha colour, over black where it names none."""
+        image = torch.from_numpy(self.get_numpy_image(image_idx).astype(np.float32) / 255.0)
+        if image.shape[-1] == 3:
+            return image
+        background = self._dataparser_outputs.alpha_color
+        blended = image[..., :3] * image[..., 3:]
+        return blended if background is None else blended + background.float() * (1.0 - image[..., 3:])
+
+    def get_image_uint8(self, image_idx: int) -> UInt8[Tensor, "H W 3"]:
+        """The same, rounded to 8 bits."""
+        return (self.get_image_float32(image_idx) * 255.0).round().to(torch.uint8)
+
+    def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict[str, Any]:
+        """One item; see the class."""
+        image = self.get_image_uint8(image_idx) if image_type == "uint8" else self.get_image_float32(image_idx)
+        data: dict[str, Any] = {"image_idx": image_idx, "image": image}
+        masks = self._dataparser_outputs.mask_filenames
+        if masks is not None:
+            data["mask"] = torch.from_numpy(read_mask(Path(masks[image_idx]), *self.size(image_idx))).bool()[..., None]
+            if self.mask_color:
+                color = torch.tensor(self.mask_color) * (255.0 if image_type == "uint8" else 1.0)
+                data["image"] = torch.where(data["mask"], image, color.to(image.dtype))
+        data.update(self.get_metadata(data))
+        return data
+
+    def get_metadata(self, data: dict[str, Any]) -> dict[str, Tensor]:
+        """The modalities of frame `data["image_idx"]`; see the class."""
+        index: int = data["image_idx"]
+        frame, size = self.frames[index], self.size(index)
+        width, height = size
+        result: dict[str, np.ndarray] = {}
+        if self.has("labels"):
+            classes = self.classes[frame.scene]
+            if frame.labels is None or classes is None:
+                result["labels"] = np.full((height, width), IGNORE_LABEL, np.uint8)
+            else:
+                result["labels"] = read_labels(frame.labels, classes, *size)
+        for name in ("flow_forward", "flow_backward"):
+            if self.has(name):
+                path: Path | None = getattr(frame, name)
+                if path is None:
+                    flow, valid = np.zeros((height, width, 2)), np.zeros((height, width), bool)
+                else:
+                    flow, valid = read_flow(path, *size)
+                result[name], result[f"{name}_mask"] = flow.astype(np.float16), valid
+        if self.has("motion_mask"):
+            missing = np.full((height, width), UNKNOWN_MOTION, np.uint8)
+            result["motion_mask"] = missing if frame.motion_mask is None else read_mask(frame.motion_mask, *size)
+        unknown = np.full((height, width), np.nan, np.float32)
+        if self.has("disparity"):
+            result["disparity"] = unknown if frame.disparity is None else read_disparity(frame.disparity, *size)
+        if self.has("depth"):
+            result["depth"] = unknown if frame.depth is None else read_depth(frame.depth, *size, unit=self.depth_unit)
+        if self.alignments or self.has("depth"):
+            result["inverse_depth"] = self._inverse_depth(index, result.get("depth", unknown))
+        return {
+            key: torch.from_numpy(np.ascontiguousarray(value if value.ndim == 3 else value[..., None]))
+            for key, value in result.items()
+        }
+
+    @property
+    def depth_unit(self) -> float:
+        """Scene units per unit of the depth files."""
+        unit = float(self.metadata.get("depth_unit_scale_factor", 1.0))
+        return unit * float(self._dataparser_outputs.dataparser_scale)
+
+    def _inverse_depth(self, index: int, depth: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+        frame = self.frames[index]
+        alignment = self.alignments.get(frame.scene)
+        if frame.depth is not None or frame.disparity is None or alignment is None:
+            return (1.0 / depth).astype(np.float32)
+        disparity = read_sharp_disparity(frame.disparity, *self.size(index))
+        return alignment.inverse_depth(index - self.frame_range(frame.scene)[0], disparity)
+
+    def observation(self, image_idx: int) -> FrameObservation:
+        """What aligning a frame's disparity needs."""
+        frame, size = self.frames[image_idx], self.size(image_idx)
+        result = FrameObservation(disparity=None)
+        if frame.disparity is not None:
+            result.disparity = read_sharp_disparity(frame.disparity, *size)
+        if frame.flow_forward is not None:
+            result.flow_forward, result.flow_forward_mask = read_flow(frame.flow_forward, *size)
+        if frame.flow_backward is not None:
+            result.flow_backward, result.flow_backward_mask = read_flow(frame.flow_backward, *size)
+        if frame.motion_mask is not None:
+            result.motion_mask = read_mask(frame.motion_mask, *size)
+        return result
+
+    def frame_range(self, scene: int) -> tuple[int, int]:
+        """First and one past the last index of a scene's frames."""
+        return (0, len(self)) if self.scenes is None else self.scenes[scene].frame_range
+
+
+def read_sharp_disparity(path: Path, width: int, height: int) -> Float[np.ndarray, "height width"]:
+    """Disparity that is to become depth: no value lies between foreground and background, as averages would."""
+    return resize_nearest(sharpen_edges(decode_disparity(path)), width, height)
+
+
+def frame_records(outputs: DataparserOutputs) -> list[FrameRecord]:
+    """One record a frame, from this package's parsers or from nerfstudio's `semantics` and `depth_filenames`."""
+    metadata = outputs.metadata
+    if "frames" in metadata:
+        return [copy(frame) for frame in metadata["frames"]]
+    count = len(outputs.image_filenames)
+    semantics = metadata.get("semantics")
+    labels = list(semantics.filenames) if isinstance(semantics, Semantics) else []
+    depths = list(metadata.get("depth_filenames") or [])
+    missing = [None] * count
+    return [
+        FrameRecord(labels=label and Path(label), depth=depth and Path(depth))
+        for label, depth in zip(labels or missing, depths or missing, strict=True)
+    ]
+
+
+def class_tables(outputs: DataparserOutputs) -> list[ClassTable | None]:
+    """Class table of each scene; from nerfstudio's `Semantics` for parsers that know no scenes."""
+    if "scenes" in outputs.metadata:
+        return [scene.classes for scene in outputs.metadata["scenes"]]
+    semantics = outputs.metadata.get("semantics")
+    if not isinstance(semantics, Semantics):
+        return [None]
+    colors = semantics.colors.float() * (255.0 if semantics.colors.max() <= 1.0 else 1.0)
+    table = ClassTable(
+        names=tuple(semantics.classes),
+        colors=colors.round().clamp(0, 255).numpy().astype(np.uint8),
+        foreground=np.zeros(len(semantics.classes), bool),
+        colors_given=False,  # nerfstudio's label files hold ids
+    )
+    return [table]

@@ -1,0 +1,57 @@
+"""Which frames of a clip may show their labels, and which views are evaluated."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+from semflow_nerfstudio.data.checks import SceneDataError
+
+EvalProtocol = Literal["all-views", "dynnerf", "train-holdout"]
+"""all-views: every camera at every time minus the training images (with partial labels: the times without labels only);
+dynnerf: the first camera at all times; train-holdout: training frames held out at an interval."""
+
+EVAL_PROTOCOLS: tuple[str, ...] = get_args(EvalProtocol)
+LABEL_TASKS = ("completion", "tracking")
+LABEL_SHARES = (75, 50, 25)
+"""Percent of the frames that keep their labels."""
+NAMED_PROTOCOLS = tuple(f"{task}-{share}" for task in LABEL_TASKS for share in LABEL_SHARES)
+
+
+def labelled_frames(spec: str, num_frames: int) -> tuple[int, ...]:
+    """Sorted 0-based indices (in order of time) of the frames whose labels may be used.
+
+    Args:
+        spec: `all`, `none`, indices such as `0,5,11`, or one of NAMED_PROTOCOLS: of n = floor(share * num_frames + .5)
+            labelled frames, completion takes the first ceil(n / 2) and the last floor(n / 2), tracking the first n.
+        num_frames: number of distinct times of the clip, before anything is held out.
+
+    Raises:
+        SceneDataError: naming --labelled-frames, on anything else or an index that the clip does not have.
+    """
+    name = spec.strip().lower()
+    if name == "all":
+        return tuple(range(num_frames))
+    if name == "none":
+        return ()
+    if name in NAMED_PROTOCOLS:
+        task, share = name.split("-")
+        count = (2 * int(share) * num_frames + 100) // 200
+        first = count if task == "tracking" else math.ceil(count / 2)
+        return tuple(range(first)) + tuple(range(num_frames - (count - first), num_frames))
+    try:
+        indices = [int(part) for part in name.split(",")]
+    except ValueError:
+        raise SceneDataError(
+            f"--labelled-frames is '{spec}': use all, none, indices such as 0,5,11, or one of "
+            f"{', '.join(NAMED_PROTOCOLS)}."
+        ) from None
+    outside = [index for index in indices if not 0 <= index < num_frames]
+    if outside:
+        raise SceneDataError(
+            f"--labelled-frames is '{spec}' but the clip has no frame {outside[0]}: use indices from 0 to "
+            f"{num_frames - 1}."
+        )
+    if len(set(indices)) != len(indices):
+        raise SceneDataError(f"--labelled-frames is '{spec}': name every frame once.")
+    return tuple(sorted(indices))

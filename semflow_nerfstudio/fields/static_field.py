@@ -1,0 +1,97 @@
+"""The static field: what does not move (paper section 3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from semflow_nerfstudio.encodings.hash_grid import HashGrid
+from semflow_nerfstudio.fields.mlp import mlp, spherical_harmonics, truncated_exp
+
+
+@dataclass
+class GridConfig:
+    """Size of a hash grid."""
+
+    num_levels: int = 8
+    """Number of resolutions."""
+    features_per_level: int = 2
+    """Features stored at a vertex of a level."""
+    log2_hashmap_size: int = 16
+    """Base-2 logarithm of the largest number of vertices that a level stores."""
+    base_resolution: int = 16
+    """Cells along an axis of the coarsest level."""
+    max_resolution: int = 512
+    """Cells along an axis of the finest level."""
+
+
+@dataclass
+class StaticFieldConfig:
+    """Static field."""
+
+    grid: GridConfig
+    """Its hash grid."""
+    hidden_dim: int = 64
+    """Width of the hidden layers."""
+    trunk_dim: int = 15
+    """Width of the trunk feature that colour and the semantic residual read."""
+    direction_bands: int = 2
+    """Bands of spherical harmonics for view-dependent colour; 0 for colour that depends on the point alone."""
+    density_bias: float = -1.0
+    """Added to the density logit: how empty space is at the start."""
+
+
+@dataclass
+class FieldOutputs:
+    """What a field says about points."""
+
+    density: Float[Tensor, "*batch"]
+    """Per scene unit."""
+    rgb: Float[Tensor, "*batch 3"]
+    trunk: Float[Tensor, "*batch G"]
+    """Feature that means something in its own scene only."""
+
+
+class ColorHead(nn.Module):
+    """(trunk, direction) -> colour."""
+
+    def __init__(self, trunk_dim: int, hidden_dim: int, direction_bands: int) -> None:
+        super().__init__()
+        self.direction_bands = direction_bands
+        self.layers = mlp(trunk_dim + direction_bands**2, hidden_dim, 3)
+
+    def forward(
+        self, trunk: Float[Tensor, "*batch G"], directions: Float[Tensor, "*batch 3"]
+    ) -> Float[Tensor, "*batch 3"]:
+        if self.direction_bands:
+            trunk = torch.cat([trunk, spherical_harmonics(directions, self.direction_bands)], dim=-1)
+        return torch.sigmoid(self.layers(trunk))
+
+
+class StaticField(nn.Module):
+    """3-D hash grid -> trunk -> density; (trunk, direction) -> colour."""
+
+    def __init__(self, config: StaticFieldConfig) -> None:
+        super().__init__()
+        grid = config.grid
+        self.density_bias = config.density_bias
+        self.grid = HashGrid(
+            3,
+            num_levels=grid.num_levels,
+            features_per_level=grid.features_per_level,
+            log2_hashmap_size=grid.log2_hashmap_size,
+            base_resolution=grid.base_resolution,
+            max_resolution=grid.max_resolution,
+        )
+        self.trunk = mlp(self.grid.output_dim, config.hidden_dim, 1 + config.trunk_dim)
+        self.color = ColorHead(config.trunk_dim, config.hidden_dim, config.direction_bands)
+
+    def forward(self, unit: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"]) -> FieldOutputs:
+        """Points in the unit cube and unit viewing directions -> density, colour, trunk feature."""
+        features = self.trunk(self.grid(unit))
+        trunk = features[..., 1:]
+        density = truncated_exp(features[..., 0] + self.density_bias)
+        return FieldOutputs(density=density, rgb=self.color(trunk, directions), trunk=trunk)

@@ -1,0 +1,294 @@
+"""The way of a ray: samples -> fields -> flow features -> attention -> semantics -> compositing -> outputs.
+
+Only torch is needed, so that this runs (and is measured) where nerfstudio is not installed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from semflow_nerfstudio.fields.dynamic_field import DynamicFieldOutputs
+from semflow_nerfstudio.flow.timeline import TimeWindow
+from semflow_nerfstudio.flow.trajectories import Integrator, trace
+from semflow_nerfstudio.rendering.compositing import (
+    BlendedWeights,
+    blended_weights,
+    composite,
+    field_weights,
+    mean_distance,
+    opacities,
+    paper_blended_weights,
+)
+from semflow_nerfstudio.rendering.samples import Samples, heaviest, pick
+from semflow_nerfstudio.scene import Scene
+from semflow_nerfstudio.shared import SharedNetworks
+
+
+@dataclass
+class RenderConfig:
+    """How rays are rendered."""
+
+    window: int = 3
+    """Times of the window whose frames a flow reads (odd; the paper's K)."""
+    substeps: int = 1
+    """Integration steps from one window time to the next."""
+    integrator: Integrator = "midpoint"
+    """How the flow field is integrated."""
+    static_samples: int = 4
+    """Samples of a ray, the heaviest of the static field, that get static semantics."""
+    flow_samples: int = 6
+    """Samples of a ray, the heaviest of the dynamic field, that get flows and their semantics."""
+    flow_ray_share: float = 0.5
+    """Share of a training batch's rays, those that show most motion, that get flows."""
+    min_dynamicness: float = 1e-3
+    """Outside training, rays whose movers' share is below this get no flows."""
+    compositing: Literal["normalized", "paper"] = "normalized"
+    """Blended weights that sum to one minus the transmittance, or the reference's, which can exceed one."""
+    semantic_gradient: Literal["joint", "stopped"] = "joint"
+    """Whether labels shape the densities."""
+    flow_features: bool = True
+    """Semantics from flow features; off: from the fields' own trunk features alone."""
+
+
+@dataclass
+class FlowPass:
+    """The flows of Q of the rays: k samples each, the heaviest of the dynamic field."""
+
+    rays: Int[Tensor, "Q"]
+    """Which rays."""
+    picked: Int[Tensor, "Q k"]
+    """Which of their samples."""
+    points: Float[Tensor, "Q k 3"]
+    window: TimeWindow
+    trajectories: Float[Tensor, "Q k K 3"]
+    weights: Float[Tensor, "Q k"]
+    """Movers' share of the full weights."""
+    shared_logits: Float[Tensor, "Q k C"] | None = None
+    """Logits of the flows, without the scene's residual."""
+    logits: Float[Tensor, "Q k C"] | None = None
+
+    def displacement(self, step: int) -> Float[Tensor, "Q k 3"]:
+        """Motion to the window's time `step` frames from the last one at or before the rays' times."""
+        return self.trajectories[:, :, self.window.center + step] - self.points
+
+    def exists(self, step: int) -> Tensor:
+        """Bool (Q,): whether that time exists."""
+        return self.window.weight[:, self.window.center + step] > 0
+
+
+@dataclass
+class Rendered:
+    """One batch of R rays, rendered. Distances are along the ray in scene units."""
+
+    samples: Samples
+    rgb: Float[Tensor, "R 3"]
+    """Both fields, without background."""
+    weights: BlendedWeights
+    distance: Float[Tensor, "R"]
+    static_rgb: Float[Tensor, "R 3"]
+    """The static field alone."""
+    static_weights: Float[Tensor, "R S"]
+    dynamic_share_rgb: Float[Tensor, "R 3"]
+    """The movers' share of `rgb`."""
+    dynamic: DynamicFieldOutputs | None = None
+    dynamic_alphas: Float[Tensor, "R S"] | None = None
+    flow: FlowPass | None = None
+    logits: Float[Tensor, "R C"] | None = None
+    """Both fields' logits, composited."""
+    static_logits: Float[Tensor, "R C"] | None = None
+    """The static field's logits, composited with its own weights."""
+
+    @property
+    def accumulation(self) -> Float[Tensor, "R"]:
+        return 1 - self.weights.transmittance
+
+    @property
+    def dynamicness(self) -> Float[Tensor, "R"]:
+        """The movers' share of what is seen."""
+        return self.weights.dynamic.sum(-1)
+
+    @property
+    def dynamic_weights(self) -> Float[Tensor, "R S"]:
+        """Weights of the dynamic field alone."""
+        assert self.dynamic_alphas is not None
+        return field_weights(self.dynamic_alphas)
+
+
+def render_rays(
+    scene: Scene,
+    shared: SharedNetworks | None,
+    samples: Samples,
+    config: RenderConfig,
+    maps: Float[Tensor, "F h w C"] | None = None,
+    static_only: bool = False,
+    training: bool = False,
+) -> Rendered:
+    """Render rays through a scene.
+
+    Args:
+        scene: Its fields, times and frames.
+        shared: The networks that read flows; None where nothing is labelled.
+        samples: Where to sample.
+        config: How.
+        maps: Feature maps of the scene's frames.
+        static_only: Leave the dynamic field out (the first stage of training).
+        training: The rays' times are exactly frame times, and a fixed share of the rays gets flows.
+    """
+    static = scene.static(samples)
+    static_alphas = opacities(static.density, samples.deltas)
+    static_weights = field_weights(static_alphas)
+    static_rgb = composite(static_weights, static.rgb)
+    if static_only:
+        weights = BlendedWeights(static_weights, torch.zeros_like(static_weights), 1 - static_weights.sum(-1))
+        out = Rendered(
+            samples, static_rgb, weights, mean_distance(static_weights, samples.distances), static_rgb, static_weights,
+            torch.zeros_like(static_rgb),
+        )
+    else:
+        dynamic = scene.dynamic(samples.positions, samples.times, samples.sample_directions)
+        dynamic_alphas = opacities(dynamic.density, samples.deltas)
+        blended = blended_weights if config.compositing == "normalized" else paper_blended_weights
+        weights = blended(static_alphas, dynamic_alphas, dynamic.blend)
+        share = composite(weights.dynamic, dynamic.rgb)
+        rgb = share + composite(weights.static, static.rgb)
+        distance = mean_distance(weights.total, samples.distances)
+        out = Rendered(
+            samples, rgb, weights, distance, static_rgb, static_weights, share, dynamic, dynamic_alphas
+        )
+        out.flow = trace_flows(scene, out, config, training)
+    if shared is None:
+        return out
+    out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config)
+    if out.flow is not None:
+        out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config)
+        weigh = out.flow.weights.detach() if config.semantic_gradient == "stopped" else out.flow.weights
+        out.logits = out.logits.index_add(0, out.flow.rays, composite(weigh, out.flow.logits))
+    return out
+
+
+def trace_flows(scene: Scene, out: Rendered, config: RenderConfig, training: bool) -> FlowPass:
+    """Samples -> trajectories: the heaviest dynamic samples of the rays that show motion, through the time window."""
+    samples, dynamicness = out.samples, out.dynamicness.detach()
+    if training:
+        # A fixed number of rays, so that nothing waits for the device; the noise lets still ones in, for the priors.
+        count = max(1, int(config.flow_ray_share * len(dynamicness)))
+        rays = (dynamicness + 0.05 * torch.rand_like(dynamicness)).topk(count).indices
+    else:
+        rays = (dynamicness > config.min_dynamicness).nonzero()[:, 0]
+    share = out.weights.dynamic[rays]
+    picked = heaviest(share, config.flow_samples)
+    points = pick(samples.positions[rays], picked)
+    timeline = scene.bank.timeline
+    times = samples.times[rays]
+    window = timeline.window(timeline.index(times[:, 0]), config.window, at_frames=training)
+    trajectories = trace(
+        scene.velocity,
+        points,
+        times,
+        timeline.time(window.index.to(times)),
+        window.center,
+        scene.timeline.tau,
+        window.at_frames,
+        config.substeps,
+        config.integrator,
+    )
+    return FlowPass(rays, picked, points, window, trajectories, pick(share, picked))
+
+
+def static_semantics(
+    scene: Scene,
+    shared: SharedNetworks,
+    out: Rendered,
+    trunk: Float[Tensor, "R S G"],
+    maps: Float[Tensor, "F h w C"] | None,
+    config: RenderConfig,
+) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R C"]]:
+    """Static points -> logits, composited with the static field's own weights and with its share of the full ones."""
+    picked = heaviest(out.weights.static, config.static_samples)
+    logits = torch.zeros(1, device=trunk.device)
+    if maps is not None:
+        logits = shared.static_logits(maps, scene.bank, pick(out.samples.positions, picked))
+    if scene.residual:
+        logits = logits + scene.static_residual(pick(trunk, picked))
+    own, share = pick(out.static_weights, picked), pick(out.weights.static, picked)
+    if config.semantic_gradient == "stopped":
+        own, share = own.detach(), share.detach()
+    return composite(own, logits), composite(share, logits)
+
+
+def flow_semantics(
+    scene: Scene,
+    shared: SharedNetworks,
+    out: Rendered,
+    maps: Float[Tensor, "F h w C"] | None,
+    config: RenderConfig,
+) -> tuple[Float[Tensor, "Q k C"], Float[Tensor, "Q k C"]]:
+    """Trajectories -> flow features -> attention -> logits of the flows, without and with the scene's residual."""
+    flow, dynamic = out.flow, out.dynamic
+    assert flow is not None and dynamic is not None
+    if maps is not None:
+        logits = shared.flow_logits(
+            maps,
+            scene.bank,
+            flow.window,
+            flow.trajectories,
+            flow.points,
+            out.samples.times[flow.rays],
+            scene.timeline.tau,
+        )
+    else:
+        assert out.logits is not None
+        logits = out.logits.new_zeros(*flow.picked.shape, out.logits.shape[-1])
+    if not scene.residual:
+        return logits, logits
+    return logits, logits + scene.flow_residual(pick(dynamic.trunk[flow.rays], flow.picked))
+
+
+@dataclass
+class Advected:
+    """The dynamic field of Q rays seen from a neighbouring time, along the flow."""
+
+    rgb: Float[Tensor, "Q 3"]
+    weights: Float[Tensor, "Q k"]
+    blend: Float[Tensor, "Q k"]
+    logits: Float[Tensor, "Q C"] | None
+
+
+def render_advected(scene: Scene, out: Rendered, rows: Int[Tensor, "A"], step: int, config: RenderConfig) -> Advected:
+    """C_d+- and S_d+-: the picked samples of some of the flow pass's rays moved one frame along the flow.
+
+    The shared logits belong to the flow, which is the same; the field's residual is read at the new place and time.
+    """
+    flow, samples = out.flow, out.samples
+    assert flow is not None
+    column = flow.window.center + step
+    positions = flow.trajectories[rows, :, column]
+    times = scene.bank.timeline.time(flow.window.index[rows, column].to(positions))[:, None]
+    rays = flow.rays[rows]
+    dynamic = scene.dynamic(positions, times, samples.directions[rays][:, None].expand_as(positions))
+    weights = field_weights(opacities(dynamic.density, pick(samples.deltas[rays], flow.picked[rows])))
+    logits = None
+    if flow.shared_logits is not None:
+        per_flow = flow.shared_logits[rows]
+        if scene.residual:
+            per_flow = per_flow + scene.flow_residual(dynamic.trunk)
+        logits = composite(weights.detach() if config.semantic_gradient == "stopped" else weights, per_flow)
+    return Advected(composite(weights, dynamic.rgb), weights, dynamic.blend, logits)
+
+
+def seen_points(out: Rendered) -> Float[Tensor, "R 3"]:
+    """Where what a ray sees is: normalised sum of the full weights."""
+    total = out.weights.total
+    return composite(total, out.samples.positions) / total.sum(-1, keepdim=True).clamp(min=1e-6)
+
+
+def seen_motion(out: Rendered, step: int) -> Float[Tensor, "Q 3"]:
+    """How far what the flow pass's rays see moves in `step` frames: movers move, the rest does not."""
+    assert out.flow is not None
+    total = out.weights.total[out.flow.rays].sum(-1, keepdim=True).clamp(min=1e-6)
+    return composite(out.flow.weights, out.flow.displacement(step)) / total

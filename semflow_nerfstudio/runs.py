@@ -1,0 +1,157 @@
+"""Training runs as values: train one, load one, evaluate it on chosen views."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.engine.trainer import TrainerConfig
+from torch import Tensor
+
+from semflow_nerfstudio.evaluation.metrics import copy_baseline
+from semflow_nerfstudio.evaluation.segmentation import mean_over_images
+from semflow_nerfstudio.model import SemanticFlowModel
+from semflow_nerfstudio.pipeline import SemanticFlowPipeline
+
+Progress = Callable[[int, int], None]
+"""(done, total)."""
+
+
+@dataclass
+class Run:
+    """A trained pipeline."""
+
+    config: TrainerConfig
+    pipeline: SemanticFlowPipeline
+
+    @property
+    def model(self) -> SemanticFlowModel:
+        model = self.pipeline.model
+        assert isinstance(model, SemanticFlowModel)
+        return model
+
+    @property
+    def frames(self) -> Cameras:
+        """Cameras of the training frames."""
+        return self.pipeline.datamanager.train_dataset.cameras  # type: ignore[union-attr]
+
+    @torch.no_grad()
+    def render(self, camera: Cameras) -> dict[str, Float[Tensor, "H W C"]]:
+        """All outputs of one camera (shape (1,)), on the CPU."""
+        self.pipeline.eval()
+        outputs = self.model.get_outputs_for_camera(camera.to(self.model.device))
+        return {name: value.cpu() for name, value in outputs.items()}
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def load_run(path: Path, test_mode: str = "test") -> Run:
+    """Load a run from its folder or its config.yml.
+
+    Raises:
+        FileNotFoundError: there is no run at the path.
+    """
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    from semflow_nerfstudio.configs import methods  # noqa: F401  (registers what checkpoints need)
+
+    file = path / "config.yml" if path.is_dir() else path
+    if not file.is_file():
+        nested = sorted(path.rglob("config.yml")) if path.is_dir() else []
+        if not nested:
+            raise FileNotFoundError(f"{file}: there is no trained run here; give the folder that holds config.yml")
+        file = max(nested, key=lambda p: p.stat().st_mtime)
+    config, pipeline, _, _ = eval_setup(file, test_mode=test_mode)  # type: ignore[arg-type]
+    assert isinstance(pipeline, SemanticFlowPipeline)
+    return Run(config, pipeline)
+
+
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """Indices of `count` of `total` views, evenly spread, first and last included; all where there are no more."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist() if total else []
+
+
+def evaluate(run: Run, views: Iterable[int] | None = None, progress: Progress | None = None) -> dict[str, float]:
+    """Scores of held-out views: means over images, data-set level scores, and the copy baseline.
+
+    Args:
+        run: What to evaluate.
+        views: Indices of evaluation images; None for all.
+        progress: Told after every image.
+    """
+    dataset: Any = run.pipeline.datamanager.eval_dataset
+    chosen = list(range(len(dataset)) if views is None else views)
+    run.model.evaluation.reset()
+    copies: list[dict[str, float]] = []
+    rays, start = 0, time.perf_counter()
+    for done, index in enumerate(chosen):
+        batch = dataset.get_data(index)
+        outputs = run.render(dataset.cameras[index : index + 1])
+        run.model.get_image_metrics_and_images(outputs, batch)
+        copies.append(copy_of_same_time(run, dataset, index, batch))
+        rays += outputs["rgb"].shape[0] * outputs["rgb"].shape[1]
+        if progress is not None:
+            progress(done + 1, len(chosen))
+    seconds = time.perf_counter() - start
+    scores = run.model.evaluation.result() | mean_over_images(copies)
+    return scores | {"eval_views": len(chosen), "eval_seconds": seconds, "eval_rays_per_second": rays / max(seconds, 1e-9)}
+
+
+def copy_of_same_time(run: Run, dataset: Any, index: int, batch: dict[str, Tensor]) -> dict[str, float]:
+    """Scores of the training frame whose time is nearest, shown in place of a rendering."""
+    train: Any = run.pipeline.datamanager.train_dataset
+    if train.cameras.times is None or dataset.cameras.times is None:
+        return {}
+    gap = (train.cameras.times[:, 0] - dataset.cameras.times[index, 0]).abs()
+    nearest = train.get_data(int(gap.argmin()))
+    image, truth = nearest["image"][..., :3], batch["image"][..., :3]
+    if image.shape != truth.shape:
+        return {}
+    return copy_baseline(image, nearest.get("labels"), truth, batch.get("labels"))
+
+
+def train(config: TrainerConfig, on_step: Callable[[int, float], None] | None = None) -> tuple[Run, float]:
+    """Train a configuration with nerfstudio's trainer, without viewer and logging.
+
+    Args:
+        config: What to train.
+        on_step: Told (step, PSNR of the step's rays) after every iteration.
+
+    Returns:
+        The run and the seconds that its iterations took.
+    """
+    from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+
+    config.vis = "tensorboard"
+    config.logging.local_writer.enable = False
+    seed_everything(config.machine.seed)
+    config.set_timestamp()
+    trainer = config.setup(local_rank=0, world_size=1)
+    config.save_config()
+    trainer.setup()
+    if on_step is not None:
+        trainer.callbacks.append(
+            TrainingCallback(
+                where_to_run=[TrainingCallbackLocation.AFTER_TRAIN_ITERATION],
+                update_every_num_iters=1,
+                func=lambda step: on_step(step, trainer.pipeline.model.train_psnr),
+            )
+        )
+    start = time.perf_counter()
+    trainer.train()
+    return Run(config, trainer.pipeline), time.perf_counter() - start
+
+

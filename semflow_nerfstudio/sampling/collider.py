@@ -1,0 +1,41 @@
+"""Where sampling starts and ends along rays, per scene."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.rays import RayBundle
+from torch import Tensor
+
+from semflow_nerfstudio.scene import Scene
+
+NEAR_PLANE = 0.05
+"""Scene units before which nothing is sampled where a scene does not say."""
+FAR_PLANE = 1000.0
+"""Scene units at which an unbounded scene ends."""
+
+
+def set_near_far(rays: RayBundle, scene: Scene) -> RayBundle:
+    """Set `nears` and `fars` (R, 1) in scene units, unless a crop has set them already."""
+    if rays.nears is not None and rays.fars is not None:
+        return rays
+    if scene.near is not None and scene.far is not None:
+        rays.nears = torch.full_like(rays.origins[..., :1], scene.near)
+        rays.fars = torch.full_like(rays.origins[..., :1], scene.far)
+    elif scene.bounded:
+        rays.nears, rays.fars = intersect_box(rays.origins, rays.directions, scene.space.aabb)
+    else:
+        rays.nears = torch.full_like(rays.origins[..., :1], NEAR_PLANE)
+        rays.fars = torch.full_like(rays.origins[..., :1], FAR_PLANE)
+    return rays
+
+
+def intersect_box(
+    origins: Float[Tensor, "R 3"], directions: Float[Tensor, "R 3"], aabb: Float[Tensor, "2 3"]
+) -> tuple[Float[Tensor, "R 1"], Float[Tensor, "R 1"]]:
+    """Distances at which rays enter and leave a box; rays that miss it get a sliver of space in front of them."""
+    inverse = 1 / torch.where(directions.abs() < 1e-9, 1e-9, directions)
+    first, second = (aabb[0] - origins) * inverse, (aabb[1] - origins) * inverse
+    near = torch.minimum(first, second).amax(-1, keepdim=True).clamp(min=NEAR_PLANE)
+    far = torch.maximum(first, second).amin(-1, keepdim=True)
+    return near, torch.maximum(far, near + 1e-3)

@@ -1,0 +1,109 @@
+"""nerfstudio's proposal sampling with densities that know the time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.rays import RayBundle, RaySamples
+from nerfstudio.model_components.losses import distortion_loss, interlevel_loss
+from nerfstudio.model_components.ray_samplers import (
+    LinearDisparitySampler,
+    ProposalNetworkSampler,
+    UniformLinDispPiecewiseSampler,
+    UniformSampler,
+)
+from torch import Tensor, nn
+
+from semflow_nerfstudio.rendering.samples import Samples
+from semflow_nerfstudio.sampling.collider import set_near_far
+from semflow_nerfstudio.scene import Scene
+
+
+@dataclass
+class ProposalSamplingConfig:
+    """Proposal sampling."""
+
+    proposal_samples: tuple[int, ...] = (64,)
+    """Samples of each proposal pass, coarse to fine; as many passes as the scene has proposal fields."""
+    samples: int = 32
+    """Samples that the fields are evaluated at."""
+    update_every: int = 3
+    """Steps between updates of the proposal fields once they have warmed up."""
+    warmup: int = 200
+    """Steps until then."""
+    anneal_steps: int = 200
+    """Steps until proposals are trusted fully (mip-NeRF 360, eq. 18)."""
+    anneal_slope: float = 10.0
+    """How soon they are trusted."""
+
+
+class Proposed(NamedTuple):
+    """What sampling hands on for its own losses."""
+
+    ray_samples: list[RaySamples]
+    weights: list[Float[Tensor, "R S 1"]]
+
+
+class ProposalSampling(nn.Module):
+    """Samples rays of one scene where its proposal densities are."""
+
+    def __init__(self, scene: Scene, config: ProposalSamplingConfig) -> None:
+        super().__init__()
+        levels = len(scene.proposal_fields)
+        if len(config.proposal_samples) != levels:
+            raise ValueError(f"proposal_samples has {len(config.proposal_samples)} entries for {levels} proposal fields")
+        self.config = config
+        if scene.near is not None and scene.far is not None:
+            initial = LinearDisparitySampler(single_jitter=True)
+        elif scene.bounded:
+            initial = UniformSampler(single_jitter=True)
+        else:
+            initial = UniformLinDispPiecewiseSampler(single_jitter=True)
+        self.sampler = ProposalNetworkSampler(
+            num_proposal_samples_per_ray=config.proposal_samples,
+            num_nerf_samples_per_ray=config.samples,
+            num_proposal_network_iterations=levels,
+            single_jitter=True,
+            update_sched=self._update_interval,
+            initial_sampler=initial,
+        )
+
+    def _update_interval(self, step: int) -> float:
+        return float(np.interp(step, [0, self.config.warmup], [0, self.config.update_every]))
+
+    def set_step(self, step: int) -> None:
+        """Tell the sampler how far training is."""
+        fraction = min(1.0, step / max(1, self.config.anneal_steps))
+        slope = self.config.anneal_slope
+        self.sampler.set_anneal(slope * fraction / ((slope - 1) * fraction + 1))
+        self.sampler.step_cb(step)
+
+    def forward(self, rays: RayBundle, times: Float[Tensor, "R 1"], scene: Scene) -> tuple[Samples, Proposed]:
+        """Rays -> samples, and what the proposal losses need."""
+        rays = set_near_far(rays, scene)
+        densities = [partial(scene.proposal_density, i, times=times) for i in range(len(scene.proposal_fields))]
+        final, weights, ray_samples = self.sampler(rays, density_fns=densities)
+        frustums = final.frustums
+        samples = Samples(
+            origins=rays.origins,
+            directions=rays.directions,
+            times=times,
+            starts=frustums.starts[..., 0],
+            ends=frustums.ends[..., 0],
+        )
+        return samples, Proposed([*ray_samples, final], weights)
+
+
+def proposal_losses(
+    proposed: Proposed, weights: Float[Tensor, "R S"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """nerfstudio's interlevel and distortion losses for the final weights."""
+    every = [*proposed.weights, weights[..., None]]
+    trained = any(w.requires_grad for w in proposed.weights)
+    interlevel = interlevel_loss(every, proposed.ray_samples) if trained else weights.new_zeros(())
+    return torch.as_tensor(interlevel), distortion_loss(every, proposed.ray_samples)

@@ -1,0 +1,100 @@
+"""What belongs to one scene: its fields, frames, times and residuals. Everything else is shared (see `shared.py`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from semflow_nerfstudio.fields.dynamic_field import DynamicField, DynamicFieldConfig, DynamicFieldOutputs
+from semflow_nerfstudio.fields.flow_field import FlowField, FlowFieldConfig
+from semflow_nerfstudio.fields.proposal_field import ProposalField, ProposalFieldConfig
+from semflow_nerfstudio.fields.space import SceneSpace
+from semflow_nerfstudio.fields.static_field import FieldOutputs, GridConfig, StaticField, StaticFieldConfig
+from semflow_nerfstudio.flow.frame_bank import FrameBank
+from semflow_nerfstudio.flow.semantic_network import SceneResidual
+from semflow_nerfstudio.flow.timeline import Timeline
+from semflow_nerfstudio.rendering.samples import Samples
+from semflow_nerfstudio.scene_frames import SceneFrames
+
+
+@dataclass
+class SceneConfig:
+    """Size of what every scene has of its own."""
+
+    static: StaticFieldConfig = field(default_factory=lambda: StaticFieldConfig(GridConfig(8, 2, 17, 16, 512)))
+    """Static field."""
+    dynamic: DynamicFieldConfig = field(default_factory=lambda: DynamicFieldConfig(GridConfig(8, 2, 17, 16, 256)))
+    """Dynamic field."""
+    flow: FlowFieldConfig = field(default_factory=lambda: FlowFieldConfig(GridConfig(4, 2, 15, 8, 64)))
+    """Flow field."""
+    proposals: tuple[ProposalFieldConfig, ...] = field(
+        default_factory=lambda: (ProposalFieldConfig(GridConfig(5, 2, 15, 16, 128)),)
+    )
+    """Proposal densities, coarse to fine."""
+    frame_width: int = 480
+    """Frames wider than this are shrunk before the frame encoder sees them."""
+    residual: bool = True
+    """Whether the fields' own trunk features add to the shared logits."""
+
+
+class Scene(nn.Module):
+    """Fields, proposal densities, residuals, frames and times of one scene."""
+
+    def __init__(self, frames: SceneFrames, config: SceneConfig, num_classes: int) -> None:
+        super().__init__()
+        self.name, self.bounded = frames.name, frames.bounded
+        self.near, self.far = frames.near, frames.far
+        self.background_color = frames.background_color
+        self.space = SceneSpace(frames.aabb, frames.bounded)
+        self.timeline = Timeline(frames.distinct_times)
+        self.bank = FrameBank(frames, config.frame_width)
+        self.register_buffer("next_frame", frames.next_frame.clone(), persistent=False)
+        self.register_buffer("previous_frame", frames.previous_frame.clone(), persistent=False)
+        time_resolution = len(self.timeline) - 1
+        self.static_field = StaticField(config.static)
+        self.dynamic_field = DynamicField(config.dynamic, time_resolution)
+        self.flow_field = FlowField(config.flow, time_resolution)
+        self.proposal_fields = nn.ModuleList(ProposalField(p, time_resolution) for p in config.proposals)
+        self.residual = config.residual and num_classes > 0
+        if self.residual:
+            self.static_residual = SceneResidual(config.static.trunk_dim, num_classes)
+            self.flow_residual = SceneResidual(config.dynamic.trunk_dim, num_classes)
+
+    next_frame: Tensor
+    previous_frame: Tensor
+
+    def static(self, samples: Samples) -> FieldOutputs:
+        """The static field at the samples."""
+        return self.static_field(self.space(samples.positions), samples.sample_directions)
+
+    def dynamic(
+        self,
+        positions: Float[Tensor, "R S 3"],
+        times: Float[Tensor, "R 1"],
+        directions: Float[Tensor, "R S 3"],
+    ) -> DynamicFieldOutputs:
+        """The dynamic field at points (scene units) at one time per ray."""
+        grid_times = self.timeline.grid_time(times)[:, None].expand(*positions.shape[:-1], 1)
+        return self.dynamic_field(self.space(positions), grid_times, directions)
+
+    def velocity(self, points: Float[Tensor, "P 3"], times: Float[Tensor, "P 1"]) -> Float[Tensor, "P 3"]:
+        """The flow field: scene units per tau."""
+        return self.flow_field(self.space(points), self.timeline.grid_time(times))
+
+    def proposal_density(
+        self, level: int, positions: Float[Tensor, "R S 3"], times: Float[Tensor, "R 1"]
+    ) -> Float[Tensor, "R S 1"]:
+        """Density of a proposal field: what nerfstudio's proposal sampler asks for."""
+        grid_times = self.timeline.grid_time(times)[:, None].expand(*positions.shape[:-1], 1)
+        return self.proposal_fields[level](self.space(positions), grid_times)[..., None]
+
+    def default_time(self) -> float:
+        """Time that rays without one are rendered at: the first frame's."""
+        return float(self.bank.frame_times[0])
+
+    @property
+    def device(self) -> torch.device:
+        return self.space.aabb.device

@@ -1,0 +1,125 @@
+"""What scenes share: frame encoder, flow attention, semantic networks (paper sections 3.3 and 3.4).
+
+Nothing here reads a scene's own fields, so it can be trained on several scenes and taken to a new one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from semflow_nerfstudio.flow.aggregation import FlowFeatureAggregation, bilinear_lookup
+from semflow_nerfstudio.flow.attention import FlowAttention, MeanAggregation
+from semflow_nerfstudio.flow.frame_bank import FrameBank
+from semflow_nerfstudio.flow.frame_encoders import ConvEncoder
+from semflow_nerfstudio.flow.semantic_network import SemanticNetwork
+from semflow_nerfstudio.flow.timeline import TimeWindow
+
+
+@dataclass
+class SharedConfig:
+    """Size of the shared networks."""
+
+    encoder_width: int = 16
+    """Channels of the frame encoder's feature maps."""
+    encoder_hidden: int = 16
+    """Channels inside the small convolutional encoder."""
+    encoder_stride: int = 2
+    """Pixels per cell of the feature maps."""
+    attention: Literal["attention", "mean"] = "attention"
+    """How the tokens of a flow are joined."""
+    attention_width: int = 32
+    """Width of the tokens inside the attention."""
+    attention_heads: int = 2
+    """Heads of the attention."""
+    attention_layers: int = 1
+    """Layers of the attention."""
+    num_frequencies: int = 3
+    """Octaves that encode a token's displacement and time offset."""
+    displacement_scale: float = 10.0
+    """Displacements in scene units are multiplied by this before they are encoded."""
+    use_displacement: bool = True
+    """Whether tokens know their displacement."""
+    pooled_frames: int = 3
+    """Frames, spread over the clip, whose features are pooled for static points."""
+    hidden_dim: int = 64
+    """Width of the semantic networks."""
+
+
+class SharedNetworks(nn.Module):
+    """Frame encoder, flow attention and the two semantic networks."""
+
+    def __init__(self, config: SharedConfig, num_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = ConvEncoder(config.encoder_width, config.encoder_hidden, config.encoder_stride)
+        self.aggregate = FlowFeatureAggregation(
+            config.displacement_scale if config.use_displacement else 0.0, config.num_frequencies
+        )
+        token_dim = config.encoder_width + self.aggregate.encoding_dim
+        self.attention: FlowAttention | MeanAggregation
+        if config.attention == "attention":
+            self.attention = FlowAttention(
+                token_dim, config.attention_width, config.attention_heads, config.attention_layers
+            )
+        else:
+            self.attention = MeanAggregation(token_dim, config.attention_width)
+        self.flow_network = SemanticNetwork(config.attention_width, num_classes, config.hidden_dim)
+        self.static_network = SemanticNetwork(config.encoder_width, num_classes, config.hidden_dim)
+
+    def encode(self, bank: FrameBank, frames: Int[Tensor, "F"] | None = None) -> Float[Tensor, "F h w C"]:
+        """Feature maps of some or all frames of a scene, channels last."""
+        images = bank.pixels(torch.arange(len(bank.images), device=bank.images.device) if frames is None else frames)
+        return self.encoder(images).permute(0, 2, 3, 1).contiguous()
+
+    def flow_logits(
+        self,
+        maps: Float[Tensor, "F h w C"],
+        bank: FrameBank,
+        window: TimeWindow,
+        trajectories: Float[Tensor, "R k K 3"],
+        points: Float[Tensor, "R k 3"],
+        times: Float[Tensor, "R 1"],
+        tau: Tensor | float,
+    ) -> Float[Tensor, "R k C"]:
+        """Trajectories -> tokens -> attention -> one logit vector for each flow."""
+        rays, samples, _, _ = trajectories.shape
+        frame = bank.views[window.index]  # R K V
+        views = frame.shape[-1]
+        offset = (bank.timeline.time(window.index.to(times)) - times) / tau
+
+        def per_token(values: Tensor) -> Tensor:
+            return values[:, None].expand(rays, samples, values.shape[1]).flatten(0, 1)
+
+        tokens = self.aggregate(
+            maps,
+            bank.cameras,
+            trajectories.repeat_interleave(views, dim=2).flatten(0, 1),
+            points.reshape(-1, 3),
+            per_token(frame.flatten(1)),
+            per_token(offset.repeat_interleave(views, dim=1)),
+            per_token(window.weight.repeat_interleave(views, dim=1)),
+        )
+        return self.flow_network(self.attention(tokens)).unflatten(0, (rays, samples))
+
+    def static_logits(
+        self, maps: Float[Tensor, "F h w C"], bank: FrameBank, points: Float[Tensor, "R k 3"]
+    ) -> Float[Tensor, "R k C"]:
+        """Image features pooled over frames that see the points -> logits."""
+        flat = points.reshape(-1, 3)
+        cameras = bank.cameras
+        count = min(self.config.pooled_frames, len(cameras))
+        frames = torch.linspace(0, len(cameras) - 1, count, device=points.device).round().long()
+        total, weight = 0.0, 0.0
+        for frame in frames:
+            index = frame.expand(flat.shape[0])
+            pixels, depth = cameras.project(flat, index)
+            seen = cameras.visible(pixels, depth)[:, None].to(flat)
+            total = total + seen * bilinear_lookup(maps, index, pixels, cameras.width, cameras.height)
+            weight = weight + seen
+        pooled = total / torch.as_tensor(weight).clamp(min=1)
+        return self.static_network(pooled).unflatten(0, points.shape[:-1])

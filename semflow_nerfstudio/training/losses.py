@@ -1,0 +1,207 @@
+"""Losses: pure functions of what was rendered and what was seen. A better prediction lowers every one of them."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL
+
+EPS = 1e-6
+
+
+def masked_mean(values: Float[Tensor, "*batch"], weight: Tensor | None = None) -> Float[Tensor, ""]:
+    """Mean of the values where the mask (or weight) holds; 0 where it holds nowhere."""
+    if weight is None:
+        return values.mean()
+    weight = weight.to(values)
+    return (values * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def color_loss(
+    predicted: Float[Tensor, "R 3"], seen: Float[Tensor, "R 3"], weight: Tensor | None = None
+) -> Float[Tensor, ""]:
+    """Mean squared error of colours."""
+    return masked_mean((predicted - seen).square().mean(-1), weight)
+
+
+def semantic_loss(
+    logits: Float[Tensor, "R C"], labels: Int[Tensor, "R"], weight: Float[Tensor, "R"] | None = None
+) -> Float[Tensor, ""]:
+    """Cross-entropy on labelled pixels; `IGNORE_LABEL` says nothing."""
+    labels = labels.long()
+    labelled = labels != IGNORE_LABEL
+    each = torch.nn.functional.cross_entropy(logits, torch.where(labelled, labels, 0), reduction="none")
+    return masked_mean(each, labelled if weight is None else labelled * weight)
+
+
+def occlusion_weight(own: Float[Tensor, "R k"], advected: Float[Tensor, "R k"]) -> Float[Tensor, "R"]:
+    """How much the same samples of a ray weigh in both passes, in [0, 1]: low where the neighbour occludes them."""
+    return (1 - (own - advected).abs().sum(-1) / 2).clamp(0, 1).detach()
+
+
+def optical_flow_loss(
+    predicted: Float[Tensor, "R 2"],
+    given: Float[Tensor, "R 2"],
+    mask: Bool[Tensor, "R"],
+    robust_scale: float = 0.0,
+) -> Float[Tensor, ""]:
+    """L1 in pixels where the forward-backward mask holds.
+
+    With a `robust_scale` c > 0, errors beyond c pixels count less and less: c log(1 + e / c).
+    """
+    error = (predicted - given).abs().sum(-1)
+    if robust_scale > 0:
+        error = robust_scale * torch.log1p(error / robust_scale)
+    return masked_mean(error, mask)
+
+
+def cycle_loss(
+    points: Float[Tensor, "*batch 3"], returned: Float[Tensor, "*batch 3"], weight: Tensor | None = None
+) -> Float[Tensor, ""]:
+    """Forward then backward along the flow returns to the point: L1."""
+    return masked_mean((points - returned).abs().sum(-1), weight)
+
+
+def ray_smoothness_loss(
+    displacement: Float[Tensor, "R k 3"], points: Float[Tensor, "R k 3"], weight: Float[Tensor, "R k"]
+) -> Float[Tensor, ""]:
+    """Neighbouring samples of a ray move alike: L1 of differences, fading with their distance, where both weigh."""
+    gap = (points[:, 1:] - points[:, :-1]).norm(dim=-1)
+    near = torch.exp(-gap / gap.mean().clamp(min=EPS)).detach()
+    change = (displacement[:, 1:] - displacement[:, :-1]).abs().sum(-1)
+    return (change * near * (weight[:, 1:] * weight[:, :-1]).sqrt()).sum(-1).mean()
+
+
+def time_smoothness_loss(
+    forward: Float[Tensor, "*batch 3"], backward: Float[Tensor, "*batch 3"], weight: Tensor | None = None
+) -> Float[Tensor, ""]:
+    """Little acceleration: the steps from the frame before and to the frame after agree (second order in time)."""
+    return masked_mean((forward + backward).abs().sum(-1), weight)
+
+
+def magnitude_loss(displacement: Float[Tensor, "*batch 3"], weight: Tensor | None = None) -> Float[Tensor, ""]:
+    """L1 of motion: what need not move, does not."""
+    return masked_mean(displacement.abs().sum(-1), weight)
+
+
+def static_flow_loss(displacement: Float[Tensor, "*batch 3"], weight: Tensor | None = None) -> Float[Tensor, ""]:
+    """L2 of motion on static pixels."""
+    return masked_mean(displacement.square().sum(-1), weight)
+
+
+def blend_static_loss(blend: Float[Tensor, "R S"], static: Tensor) -> Float[Tensor, ""]:
+    """b toward 0 everywhere on static rays."""
+    return masked_mean(blend.mean(-1), static)
+
+
+def dynamicness_loss(dynamicness: Float[Tensor, "R"], moving: Tensor, known: Tensor) -> Float[Tensor, ""]:
+    """The movers' share of a ray toward the motion mask: binary cross-entropy where the mask is known."""
+    p = 1e-3 + (1 - 2e-3) * dynamicness.clamp(0, 1)  # a clamp alone has no gradient where it is most wrong
+    target = moving.to(p)
+    return masked_mean(-(target * p.log() + (1 - target) * (1 - p).log()), known)
+
+
+def line_of_sight_loss(
+    weights: Float[Tensor, "R S"],
+    distances: Float[Tensor, "R S"],
+    given: Float[Tensor, "R"],
+    mask: Tensor,
+    tolerance: float | Tensor = 0.0,
+) -> Float[Tensor, ""]:
+    """All weight of a ray near the given distance: sum_i w_i max(0, |log(t_i / t)| - tolerance).
+
+    Unlike a loss on the expected distance it acts on the whole distribution, so surfaces do not smear along the ray.
+    """
+    ratio = (distances.clamp(min=EPS).log() - given.clamp(min=EPS).log()[:, None]).abs()
+    return masked_mean((weights * (ratio - tolerance).clamp(min=0)).sum(-1), mask)
+
+
+def empty_space_loss(
+    weights: Float[Tensor, "R S"],
+    distances: Float[Tensor, "R S"],
+    given: Float[Tensor, "R"],
+    mask: Tensor,
+    tolerance: float | Tensor,
+) -> Float[Tensor, ""]:
+    """No weight in front of the given distance (by more than the relative tolerance), most of it around."""
+    log_ratio = distances.clamp(min=EPS).log() - given.clamp(min=EPS).log()[:, None]
+    in_front = (weights.square() * (log_ratio < -tolerance)).sum(-1)
+    around = (weights * (log_ratio.abs() <= tolerance)).sum(-1)
+    return masked_mean(in_front + (1 - around).square(), mask)
+
+
+def normalize_by_mad(values: Float[Tensor, "R"], mask: Bool[Tensor, "R"]) -> Float[Tensor, "R"]:
+    """(values - median) / mean absolute deviation over the masked entries, which fixes scale and shift."""
+    kept = values[mask]
+    median = kept.median()
+    return (values - median) / (kept - median).abs().mean().clamp(min=EPS)
+
+
+def relative_depth_loss(
+    inverse_depth: Float[Tensor, "R"],
+    disparity: Float[Tensor, "R"],
+    frame: Int[Tensor, "R"],
+    min_rays: int = 64,
+) -> Float[Tensor, ""]:
+    """Rendered inverse camera-z depth against a disparity of unknown scale and shift.
+
+    Both are normalised by median and mean absolute deviation over the rays of each frame that has at least
+    `min_rays` of them with a disparity; the sign is positive, nearer is larger in both.
+    """
+    known = disparity.isfinite()
+    total, count = inverse_depth.new_zeros(()), 0
+    for f in frame.unique():
+        rays = known & (frame == f)
+        if int(rays.sum()) < min_rays:
+            continue
+        predicted = normalize_by_mad(inverse_depth, rays)
+        given = normalize_by_mad(disparity, rays)
+        total = total + (predicted - given)[rays].square().mean()
+        count += 1
+    return total / max(count, 1)
+
+
+def metric_depth_loss(
+    inverse_depth: Float[Tensor, "R"], given: Float[Tensor, "R"], weight: Tensor | None = None
+) -> Float[Tensor, ""]:
+    """Rendered against given inverse camera-z depth, relative L1; unknown (NaN) pixels say nothing."""
+    known = given.isfinite()
+    safe = torch.where(known, given, 1.0).clamp(min=EPS)
+    error = (inverse_depth - safe).abs() / safe
+    return masked_mean(error.clamp(max=1.0), known if weight is None else known * weight)
+
+
+def order_loss(
+    dynamic_distance: Float[Tensor, "R"], static_distance: Float[Tensor, "R"], static: Tensor
+) -> Float[Tensor, ""]:
+    """Dynamic depth toward the (stopped) static depth on static rays, relative L1."""
+    error = (dynamic_distance / static_distance.detach().clamp(min=EPS) - 1).abs()
+    return masked_mean(error.clamp(max=1.0), static)
+
+
+def weight_entropy_loss(weights: Float[Tensor, "R S"]) -> Float[Tensor, ""]:
+    """Entropy of the normalised weights of a ray, times what the ray sees: few samples should carry it."""
+    total = weights.sum(-1, keepdim=True)
+    share = weights / total.clamp(min=EPS)
+    bits = -(share * share.clamp(min=EPS).log()).sum(-1)
+    return (bits * total[..., 0].detach()).mean()
+
+
+def blend_entropy_loss(blend: Float[Tensor, "*batch"]) -> Float[Tensor, ""]:
+    """Binary entropy of b: a point is static or dynamic, not half of each."""
+    p = blend.clamp(1e-4, 1 - 1e-4)
+    return -(p * p.log() + (1 - p) * (1 - p).log()).mean()
+
+
+def depth_guided_blend_loss(
+    blend: Float[Tensor, "R S"],
+    distances: Float[Tensor, "R S"],
+    given: Float[Tensor, "R"],
+    moving: Tensor,
+    threshold: float = 0.03,
+) -> Float[Tensor, ""]:
+    """On dynamic rays, b toward 1 within a relative threshold of the given distance and toward 0 elsewhere (paper)."""
+    near = ((distances / given.clamp(min=EPS)[:, None] - 1).abs() < threshold).to(blend)
+    return masked_mean((blend - near).square().mean(-1), moving)
