@@ -1,10 +1,10 @@
 """Time hash grid backends against nerfstudio's own torch HashEncoding, all in one run.
 
-    python benchmarks/encodings.py                # CPU: 65,536 points, about three minutes on two cores
+    python benchmarks/encodings.py                # CPU: 65,536 points, some two minutes on two cores
     python benchmarks/encodings.py --device cuda  # 2**20 points
 
-Every repeat times all encodings once, one after the other, so that a busy moment of the machine hits them alike; figures are
-medians, with the minimum beside them. What cannot run here says "not measured" and why.
+Every repeat times all encodings once, one after the other, so that a busy moment of the machine hits them alike.
+Figures are medians, with the minimum beside them. What cannot run here says "not measured" and why.
 """
 
 from __future__ import annotations
@@ -138,10 +138,14 @@ def _cases(configuration: str, num_points: int, device: torch.device) -> list[Ca
     # a ray's samples share a time: 64 of them
     frames = torch.randint(FRAMES, (-(-num_points // 64), 1), generator=generator).repeat_interleave(64, dim=0)
     at_frames = torch.cat((points[:, :3], frames[:num_points] / (FRAMES - 1)), dim=1)
-    inputs = ((3, "", points[:, :3]), (4, "any", points), (4, "frames", at_frames))
-    cases = [_nerfstudio_case(configuration, points[:, :3].to(device))]
-    for dimensions, times, values in inputs:
-        for name in BACKENDS:
+    inputs = (
+        (3, "", points[:, :3], BACKENDS),
+        (4, "any", points, BACKENDS),
+        (4, "frames", at_frames, ("numba", "triton")),  # the others do not care
+    )
+    cases = [_nerfstudio_case(configuration, points[:, :3].contiguous().to(device))]
+    for dimensions, times, values, names in inputs:
+        for name in names:
             make = _make_grid(name, dimensions, configuration)
             cases.append(Case(name, dimensions, configuration, times, make, values.contiguous().to(device)))
     return cases
@@ -194,11 +198,15 @@ def _cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
 
 
 def _print(result: dict[str, Any]) -> None:
-    print(f"{'':18}{'dims':>5} {'config':>7} {'times':>7} {'forward':>9} {'+backward':>10} {'+inputs':>9} {'faster':>7}")
+    print(
+        f"{'':18}{'dims':>5} {'config':>7} {'times':>7} {'forward':>9} {'+backward':>10} {'+inputs':>9} {'faster':>7}"
+    )
     for row in result["rows"]:
         start = f"{row['encoding']:18}{row['dimensions']:5} {row['configuration']:>7} {row['times']:>7}"
         if "why" in row:
@@ -214,7 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--points", type=int, help="points a call (default: 65536, on a GPU 1048576)")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--configurations", nargs="+", choices=list(CONFIGURATIONS), default=list(CONFIGURATIONS))
     parser.add_argument("--output", type=Path, help="JSON (default: benchmarks/results/encodings_<device>.json)")

@@ -23,7 +23,14 @@ from semflow_nerfstudio.scene import Scene, SceneConfig
 from semflow_nerfstudio.scene_frames import SceneFrames
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
 from semflow_nerfstudio.training.losses import line_of_sight_loss
-from semflow_nerfstudio.training.objective import LossWeights, Observed, as_color, dynamic_losses, observe, static_losses
+from semflow_nerfstudio.training.objective import (
+    LossWeights,
+    Observed,
+    as_color,
+    dynamic_losses,
+    observe,
+    static_losses,
+)
 from semflow_nerfstudio.visuals.outputs import camera_outputs
 
 
@@ -45,8 +52,10 @@ class SemanticFlowModelConfig(ModelConfig):
     """Weights of the losses."""
     static_steps: int = 150
     """Steps of the first stage, which trains the static field alone on what does not move (needs motion masks)."""
+    mover_ray_share: float = 0.5
+    """Share of a training batch's rays that get the dynamic field: first those known to show motion."""
     advected_rays: int = 256
-    """Moving rays in a step's advected pass."""
+    """Moving rays in a step's passes of the dynamic field alone."""
     encoder_every: int = 2
     """Steps between updates of a trainable frame encoder; its feature maps are kept in between."""
     default_time: float | None = None
@@ -117,11 +126,15 @@ class SemanticFlowModel(Model):
                 groups["fields"].append(parameter)
         return {name: parameters for name, parameters in groups.items() if parameters}
 
-    def get_training_callbacks(self, training_callback_attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
         """The static-then-dynamic schedule and the sampler's warm-up."""
         return [
             TrainingCallback(
-                where_to_run=[TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], update_every_num_iters=1, func=self.set_step
+                where_to_run=[TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
+                update_every_num_iters=1,
+                func=self.set_step,
             )
         ]
 
@@ -162,6 +175,7 @@ class SemanticFlowModel(Model):
             self.config.render,
             maps=self.feature_maps(name),
             static_only=self.static_stage,
+            mover_rays=self.mover_rays(rays),
             training=self.training,
         )
         return SceneOutputs(name, rows, rays, rendered, proposed)
@@ -220,6 +234,14 @@ class SemanticFlowModel(Model):
             return torch.full_like(rays.origins[:, :1], time)
         return rays.times.reshape(-1, 1).to(rays.origins).clamp(0, 1)
 
+    def mover_rays(self, rays: RayBundle) -> Int[Tensor, "M"] | None:
+        """In training, the rays that get the dynamic field: those known to show motion, and some of the others."""
+        moving = rays.metadata.get("moving") if self.training and rays.metadata else None
+        if not isinstance(moving, Tensor) or self.config.mover_ray_share >= 1:
+            return None
+        order = moving.reshape(-1).float() + torch.rand(len(moving), device=moving.device)
+        return order.topk(max(1, int(self.config.mover_ray_share * len(moving)))).indices
+
     def feature_maps(self, name: str) -> Float[Tensor, "F h w C"] | None:
         """Feature maps of a scene's frames: fresh, with gradient, every few training steps, kept in between."""
         if self.shared is None or not self.config.render.flow_features:
@@ -246,7 +268,9 @@ class SemanticFlowModel(Model):
         total: dict[str, Tensor] = {}
         for part in outputs["parts"]:
             scene, w = self.scene(part.name), self.config.losses
-            seen = observe(batch, part.rows, part.rays.metadata["directions_norm"], self.first_frame[part.name], self.device)
+            seen = observe(
+                batch, part.rows, part.rays.metadata["directions_norm"], self.first_frame[part.name], self.device
+            )
             if self.static_stage:
                 losses = static_losses(part.rendered, seen, w)
             else:
@@ -312,5 +336,3 @@ def join_dicts(parts: list[tuple[Int[Tensor, "R"] | None, dict[str, Tensor]]]) -
         return parts[0][1]
     order = torch.cat([rows for rows, _ in parts if rows is not None]).argsort()
     return {name: torch.cat([values[name] for _, values in parts])[order] for name in parts[0][1]}
-
-

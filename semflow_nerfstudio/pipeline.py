@@ -52,7 +52,9 @@ class SemanticFlowPipeline(VanillaPipeline):
                 _, pictures = model.get_image_metrics_and_images(outputs, batch)
                 if output_path is not None:
                     for name, picture in pictures.items():
-                        save_image(picture.permute(2, 0, 1).cpu(), output_path / f"{image_prefix}_{name}_{index:04d}.png")
+                        save_image(
+                            picture.permute(2, 0, 1).cpu(), output_path / f"{image_prefix}_{name}_{index:04d}.png"
+                        )
                 progress.advance(task)
         self.train()
         pixels = float(camera.height * camera.width)

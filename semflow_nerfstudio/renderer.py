@@ -5,7 +5,7 @@ Only torch is needed, so that this runs (and is measured) where nerfstudio is no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from semflow_nerfstudio.fields.dynamic_field import DynamicFieldOutputs
+from semflow_nerfstudio.fields.static_field import FieldOutputs
 from semflow_nerfstudio.flow.timeline import TimeWindow
 from semflow_nerfstudio.flow.trajectories import Integrator, trace
 from semflow_nerfstudio.rendering.compositing import (
@@ -43,8 +44,6 @@ class RenderConfig:
     """Samples of a ray, the heaviest of the static field, that get static semantics."""
     flow_samples: int = 6
     """Samples of a ray, the heaviest of the dynamic field, that get flows and their semantics."""
-    flow_ray_share: float = 0.5
-    """Share of a training batch's rays, those that show most motion, that get flows."""
     min_dynamicness: float = 1e-3
     """Outside training, rays whose movers' share is below this get no flows."""
     compositing: Literal["normalized", "paper"] = "normalized"
@@ -61,6 +60,8 @@ class FlowPass:
 
     rays: Int[Tensor, "Q"]
     """Which rays."""
+    rows: Int[Tensor, "Q"] | slice
+    """Which rows of the dynamic field's outputs they are."""
     picked: Int[Tensor, "Q k"]
     """Which of their samples."""
     points: Float[Tensor, "Q k 3"]
@@ -95,8 +96,11 @@ class Rendered:
     static_weights: Float[Tensor, "R S"]
     dynamic_share_rgb: Float[Tensor, "R 3"]
     """The movers' share of `rgb`."""
+    mover_rays: Int[Tensor, "M"] | slice = field(default_factory=lambda: slice(None))
+    """The rays that the dynamic field was evaluated on; the others show the static field alone."""
     dynamic: DynamicFieldOutputs | None = None
-    dynamic_alphas: Float[Tensor, "R S"] | None = None
+    """The dynamic field at the samples of the M mover rays."""
+    dynamic_alphas: Float[Tensor, "M S"] | None = None
     flow: FlowPass | None = None
     logits: Float[Tensor, "R C"] | None = None
     """Both fields' logits, composited."""
@@ -113,8 +117,8 @@ class Rendered:
         return self.weights.dynamic.sum(-1)
 
     @property
-    def dynamic_weights(self) -> Float[Tensor, "R S"]:
-        """Weights of the dynamic field alone."""
+    def dynamic_weights(self) -> Float[Tensor, "M S"]:
+        """Weights of the dynamic field alone, on the mover rays."""
         assert self.dynamic_alphas is not None
         return field_weights(self.dynamic_alphas)
 
@@ -126,6 +130,7 @@ def render_rays(
     config: RenderConfig,
     maps: Float[Tensor, "F h w C"] | None = None,
     static_only: bool = False,
+    mover_rays: Int[Tensor, "M"] | None = None,
     training: bool = False,
 ) -> Rendered:
     """Render rays through a scene.
@@ -137,29 +142,26 @@ def render_rays(
         config: How.
         maps: Feature maps of the scene's frames.
         static_only: Leave the dynamic field out (the first stage of training).
-        training: The rays' times are exactly frame times, and a fixed share of the rays gets flows.
+        mover_rays: Evaluate the dynamic field on these rays only; None: on all.
+        training: The rays' times are exactly frame times, and all mover rays get flows.
     """
     static = scene.static(samples)
     static_alphas = opacities(static.density, samples.deltas)
     static_weights = field_weights(static_alphas)
-    static_rgb = composite(static_weights, static.rgb)
     if static_only:
+        static_rgb = composite(static_weights, static.rgb)
         weights = BlendedWeights(static_weights, torch.zeros_like(static_weights), 1 - static_weights.sum(-1))
         out = Rendered(
-            samples, static_rgb, weights, mean_distance(static_weights, samples.distances), static_rgb, static_weights,
+            samples,
+            static_rgb,
+            weights,
+            mean_distance(static_weights, samples.distances),
+            static_rgb,
+            static_weights,
             torch.zeros_like(static_rgb),
         )
     else:
-        dynamic = scene.dynamic(samples.positions, samples.times, samples.sample_directions)
-        dynamic_alphas = opacities(dynamic.density, samples.deltas)
-        blended = blended_weights if config.compositing == "normalized" else paper_blended_weights
-        weights = blended(static_alphas, dynamic_alphas, dynamic.blend)
-        share = composite(weights.dynamic, dynamic.rgb)
-        rgb = share + composite(weights.static, static.rgb)
-        distance = mean_distance(weights.total, samples.distances)
-        out = Rendered(
-            samples, rgb, weights, distance, static_rgb, static_weights, share, dynamic, dynamic_alphas
-        )
+        out = add_movers(scene, samples, static, static_alphas, static_weights, mover_rays, config)
         out.flow = trace_flows(scene, out, config, training)
     if shared is None:
         return out
@@ -171,15 +173,53 @@ def render_rays(
     return out
 
 
+def add_movers(
+    scene: Scene,
+    samples: Samples,
+    static: FieldOutputs,
+    static_alphas: Float[Tensor, "R S"],
+    static_weights: Float[Tensor, "R S"],
+    mover_rays: Int[Tensor, "M"] | None,
+    config: RenderConfig,
+) -> Rendered:
+    """Composite the dynamic field with the static one, on all rays or on some."""
+    rays = slice(None) if mover_rays is None else mover_rays
+    moving = samples if mover_rays is None else samples.rays(mover_rays)
+    dynamic = scene.dynamic(moving.positions, moving.times, moving.sample_directions)
+    alphas = opacities(dynamic.density, moving.deltas)
+    blended = blended_weights if config.compositing == "normalized" else paper_blended_weights
+    weights = blended(static_alphas[rays], alphas, dynamic.blend)
+    share = composite(weights.dynamic, dynamic.rgb)
+    if mover_rays is not None:
+        weights = BlendedWeights(
+            static_weights.index_copy(0, mover_rays, weights.static),
+            torch.zeros_like(static_weights).index_copy(0, mover_rays, weights.dynamic),
+            (1 - static_weights.sum(-1)).index_copy(0, mover_rays, weights.transmittance),
+        )
+        share = share.new_zeros(static_weights.shape[0], 3).index_copy(0, mover_rays, share)
+    return Rendered(
+        samples=samples,
+        rgb=share + composite(weights.static, static.rgb),
+        weights=weights,
+        distance=mean_distance(weights.total, samples.distances),
+        static_rgb=composite(static_weights, static.rgb),
+        static_weights=static_weights,
+        dynamic_share_rgb=share,
+        mover_rays=rays,
+        dynamic=dynamic,
+        dynamic_alphas=alphas,
+    )
+
+
 def trace_flows(scene: Scene, out: Rendered, config: RenderConfig, training: bool) -> FlowPass:
     """Samples -> trajectories: the heaviest dynamic samples of the rays that show motion, through the time window."""
-    samples, dynamicness = out.samples, out.dynamicness.detach()
+    samples = out.samples
+    everything = torch.arange(samples.starts.shape[0], device=samples.starts.device)[out.mover_rays]
     if training:
-        # A fixed number of rays, so that nothing waits for the device; the noise lets still ones in, for the priors.
-        count = max(1, int(config.flow_ray_share * len(dynamicness)))
-        rays = (dynamicness + 0.05 * torch.rand_like(dynamicness)).topk(count).indices
+        rows, rays = slice(None), everything
     else:
-        rays = (dynamicness > config.min_dynamicness).nonzero()[:, 0]
+        rows = (out.dynamicness[everything] > config.min_dynamicness).nonzero()[:, 0]
+        rays = everything[rows]
     share = out.weights.dynamic[rays]
     picked = heaviest(share, config.flow_samples)
     points = pick(samples.positions[rays], picked)
@@ -197,7 +237,7 @@ def trace_flows(scene: Scene, out: Rendered, config: RenderConfig, training: boo
         config.substeps,
         config.integrator,
     )
-    return FlowPass(rays, picked, points, window, trajectories, pick(share, picked))
+    return FlowPass(rays, rows, picked, points, window, trajectories, pick(share, picked))
 
 
 def static_semantics(
@@ -246,7 +286,7 @@ def flow_semantics(
         logits = out.logits.new_zeros(*flow.picked.shape, out.logits.shape[-1])
     if not scene.residual:
         return logits, logits
-    return logits, logits + scene.flow_residual(pick(dynamic.trunk[flow.rays], flow.picked))
+    return logits, logits + scene.flow_residual(pick(dynamic.trunk[flow.rows], flow.picked))
 
 
 @dataclass

@@ -107,7 +107,11 @@ def evaluate(run: Run, views: Iterable[int] | None = None, progress: Progress | 
             progress(done + 1, len(chosen))
     seconds = time.perf_counter() - start
     scores = run.model.evaluation.result() | mean_over_images(copies)
-    return scores | {"eval_views": len(chosen), "eval_seconds": seconds, "eval_rays_per_second": rays / max(seconds, 1e-9)}
+    return scores | {
+        "eval_views": len(chosen),
+        "eval_seconds": seconds,
+        "eval_rays_per_second": rays / max(seconds, 1e-9),
+    }
 
 
 def copy_of_same_time(run: Run, dataset: Any, index: int, batch: dict[str, Tensor]) -> dict[str, float]:
@@ -153,5 +157,3 @@ def train(config: TrainerConfig, on_step: Callable[[int, float], None] | None = 
     start = time.perf_counter()
     trainer.train()
     return Run(config, trainer.pipeline), time.perf_counter() - start
-
-

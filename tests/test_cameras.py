@@ -28,7 +28,9 @@ def test_projection_inverts_the_rays_of_pixel_centers() -> None:
     assert pixels[0].tolist() == [0.5, 0.5] and pixels[-1].tolist() == [WIDTH - 0.5, HEIGHT - 0.5]
     assert pixels[1].tolist() == [1.5, 0.5]
     z = 1 + torch.rand(len(pixels), generator=torch.Generator().manual_seed(0))
-    local = torch.stack([(pixels[:, 0] - WIDTH / 2) / FOCAL, -(pixels[:, 1] - HEIGHT / 2) / FOCAL, -torch.ones(len(z))], -1)
+    local = torch.stack(
+        [(pixels[:, 0] - WIDTH / 2) / FOCAL, -(pixels[:, 1] - HEIGHT / 2) / FOCAL, -torch.ones(len(z))], -1
+    )
     for k in range(3):
         pose = cameras.camera_to_worlds[k]
         world = (local * z[:, None]) @ pose[:, :3].T + pose[:, 3]

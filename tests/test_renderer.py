@@ -13,7 +13,7 @@ from semflow_nerfstudio.rendering.samples import Samples
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
 
-ALL = RenderConfig(static_samples=99, flow_samples=99, flow_ray_share=1.0, min_dynamicness=0.0)
+ALL = RenderConfig(static_samples=99, flow_samples=99, min_dynamicness=0.0)
 """No sample and no ray is left out."""
 
 
@@ -168,8 +168,12 @@ def test_advected_rendering_is_the_dynamic_field_at_the_next_time(step: int) -> 
 def test_training_and_inference_agree_at_frames() -> None:
     scene, shared = random_scene()
     samples = at_frames()
-    torch.testing.assert_close(values_of(render(scene, shared, samples, training=True)),
-                               values_of(render(scene, shared, samples)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        values_of(render(scene, shared, samples, training=True)),
+        values_of(render(scene, shared, samples)),
+        atol=1e-5,
+        rtol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("window", [1, 3, 5])
@@ -193,7 +197,7 @@ def test_nothing_jumps_between_frames() -> None:
     scene, shared = random_scene()
 
     def largest_step(count: int) -> Tensor:
-        values = values_of(render(scene, shared, sweep(torch.linspace(0, 1, count))))
+        values = values_of(render(scene, shared, sweep(torch.linspace(0, 1, count), rays=3)))
         return values.unflatten(0, (count, -1)).diff(dim=0).abs().amax(dim=(0, 1))
 
     coarse, fine = largest_step(401), largest_step(1601)
@@ -220,7 +224,10 @@ def test_semantics_follow_the_flow() -> None:
 def test_heaviest_samples_only() -> None:
     scene, shared = random_scene()
     samples = random_samples(torch.tensor([0.1, 0.5, 0.8]))
-    every, some = render(scene, shared, samples), render(scene, shared, samples, replace(ALL, static_samples=2, flow_samples=3))
+    every, some = (
+        render(scene, shared, samples),
+        render(scene, shared, samples, replace(ALL, static_samples=2, flow_samples=3)),
+    )
     assert every.flow is not None and some.flow is not None and every.flow.logits is not None
     assert every.static_logits is not None and some.logits is not None and some.flow.picked.shape == (3, 3)
     assert torch.equal(every.rgb, some.rgb)
@@ -255,13 +262,20 @@ def test_batch_of_still_rays() -> None:
     assert out.logits is not None and out.logits.isfinite().all() and out.logits.shape == (2, NUM_CLASSES)
 
 
-def test_training_gives_flows_to_the_share_of_rays_that_moves_most() -> None:
+def test_rays_without_movers_show_the_static_field_alone() -> None:
     scene, shared = random_scene()
-    with torch.no_grad():
-        scene.dynamic_field.trunk[-1].bias[1] = -20.0  # type: ignore[index]
-    samples = random_samples(torch.tensor(TIMES).repeat(5))
-    out = render(scene, shared, samples, replace(ALL, flow_ray_share=0.3), training=True)
-    assert out.flow is not None and len(out.flow.rays) == 6 and len(set(out.flow.rays.tolist())) == 6
+    samples, some = at_frames(), torch.tensor([7, 2, 11, 4])
+    maps = shared.encode(scene.bank)
+    every = render_rays(scene, shared, samples, ALL, maps, training=True)
+    out = render_rays(scene, shared, samples, ALL, maps, training=True, mover_rays=some)
+    others = torch.tensor([r for r in range(12) if r not in some.tolist()])
+    assert out.flow is not None and out.flow.rays.tolist() == some.tolist()
+    torch.testing.assert_close(values_of(out)[some], values_of(every)[some])
+    assert every.logits is not None and out.logits is not None and out.static_logits is not None
+    torch.testing.assert_close(out.rgb[others], out.static_rgb[others])
+    torch.testing.assert_close(out.logits[others], out.static_logits[others])
+    assert not out.dynamicness[others].any()
+    torch.testing.assert_close(out.accumulation, out.weights.total.sum(-1))
 
 
 def test_static_stage_leaves_everything_that_moves_out() -> None:
@@ -303,9 +317,15 @@ def test_labels_shape_densities_only_if_they_may(mode) -> None:
     rows = torch.arange(4)
     there = render_advected(scene, out, rows, 1, replace(ALL, semantic_gradient=mode)).logits
     assert there is not None
-    for logits, field in ((out.logits, scene.static_field), (out.logits, scene.dynamic_field),
-                          (out.static_logits, scene.static_field), (there, scene.dynamic_field)):
-        grads = torch.autograd.grad(logits.square().sum(), list(field.parameters()), allow_unused=True, retain_graph=True)
+    for logits, field in (
+        (out.logits, scene.static_field),
+        (out.logits, scene.dynamic_field),
+        (out.static_logits, scene.static_field),
+        (there, scene.dynamic_field),
+    ):
+        grads = torch.autograd.grad(
+            logits.square().sum(), list(field.parameters()), allow_unused=True, retain_graph=True
+        )
         reached = any(g is not None and g.abs().max() > 0 for g in grads)
         assert reached == (mode == "joint")
     grads = torch.autograd.grad(out.logits.square().sum(), list(scene.flow_field.parameters()))

@@ -94,7 +94,11 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
         width of the frame, which turns flow into shares of the image. `image` is float32 in [0, 1].
         """
         ray_bundle, batch = super().next_train(step)
-        return ray_bundle, self._finish_batch(batch, self.train_dataset)
+        batch = self._finish_batch(batch, self.train_dataset)
+        if "motion_mask" in batch:
+            # The model spends its dynamic field where something moves; in rendering it has no such hint.
+            ray_bundle.metadata["moving"] = batch["motion_mask"] == 1
+        return ray_bundle, batch
 
     def next_eval(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """As `next_train`, for evaluation images."""

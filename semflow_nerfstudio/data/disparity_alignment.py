@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Shaped, UInt8
 from scipy.ndimage import maximum_filter, minimum_filter
 from scipy.sparse import block_diag, coo_matrix, csr_matrix, diags, identity, kron, vstack
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import LinearOperator, cg
 
 from semflow_nerfstudio.cameras import PIXEL_CENTER, FrameCameras
 from semflow_nerfstudio.data.triangulation import Match, camera_origin, camera_rays, triangulate
@@ -254,7 +254,8 @@ def _solve_corrections(
     static = [_interpolation(frame.point_pixels, cameras, shape) for frame in frames]
     targets = [np.log(frame.inverse_depth / frame.base(frame.point_pixels)) for frame in frames]
     for iteration in range(ROUNDS):
-        blocks, right = [], []
+        blocks: list[csr_matrix] = []
+        right: list[np.ndarray] = []
         for k, frame in enumerate(frames):
             sd = np.hypot(frame.relative_sd, STATIC_SD)
             # the first round does not know the correction yet: everything within its prior is plausible
@@ -270,13 +271,28 @@ def _solve_corrections(
             deviation, weight = np.concatenate([part[1] for part in parts]), np.concatenate([part[2] for part in parts])
             matrix = matrix + rows.T @ diags(weight) @ rows
             vector = vector + rows.T @ (weight * (rows @ correction.ravel() - deviation))
-        solver = splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
-        correction = solver.solve(vector).reshape(len(frames), nodes)
+        correction = _solve(csr_matrix(matrix), vector, correction)
     residual = [
         np.median(np.abs(np.expm1(static[k] @ correction[k] - targets[k]))) if len(targets[k]) else np.nan
         for k in range(len(frames))
     ]
     return correction, np.array(residual)
+
+
+def _solve(
+    matrix: csr_matrix, vector: Float[np.ndarray, "M"], start: Float[np.ndarray, "N nodes"]
+) -> Float[np.ndarray, "N nodes"]:
+    """Conjugate gradients, preconditioned by each frame's own block: neighbours are coupled by few movers only."""
+    count, nodes = start.shape
+    own = [slice(k * nodes, (k + 1) * nodes) for k in range(count)]
+    inverses = np.stack([np.linalg.inv(matrix[block, block].toarray()) for block in own])
+
+    def precondition(residual: np.ndarray) -> np.ndarray:
+        return (inverses @ residual.reshape(count, nodes, 1)).ravel()
+
+    operator = LinearOperator(matrix.shape, precondition, dtype=np.float64)  # type: ignore
+    solution, _ = cg(matrix, vector, start.ravel(), maxiter=1000, M=operator)
+    return solution.reshape(start.shape)
 
 
 def _motion_rows(
@@ -322,7 +338,7 @@ def _motion_rows(
         ray = camera_rays(cameras, k, pixels) * depth[:, None]
         deviation += factor * ((camera_origin(cameras, k) + ray) * line_of_sight).sum(-1) / own_depth
         block = coo_matrix(diags(-factor * (ray * line_of_sight).sum(-1) / own_depth) @ nodes)
-        entries.append((block.data, block.row, block.col + k * nodes.shape[1]))
+        entries.append((block.data, block.row, block.col + k * correction.shape[1]))
     values, row, column = (np.concatenate(part) for part in zip(*entries, strict=True))
     rows = csr_matrix((values, (row, column)), shape=(len(deviation), correction.size))
     weight = _share(len(deviation)) / ACCELERATION_SD**2 / (1 + (deviation / (3 * tolerance)) ** 2)

@@ -1,9 +1,9 @@
-"""Choice of a hash grid backend. A backend is a module with two functions, `unsupported` and `encode`; see `torch_backend`."""
+"""Choice of a hash grid backend: a module with two functions, `unsupported` and `encode`, as in `torch_backend`."""
 
 from __future__ import annotations
 
 import warnings
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module
 from types import ModuleType
 from typing import Literal
@@ -19,7 +19,7 @@ _FASTEST = {"cpu": "numba", "cuda": "triton"}
 
 @lru_cache(maxsize=256)
 def choose_backend(name: BackendName, layout: GridLayout, device: torch.device, dtype: torch.dtype) -> ModuleType:
-    """The backend of that name for a table on `device`; "auto": the fastest one there, or torch and a warning saying why.
+    """The backend of that name for a table on `device`; "auto": the fastest one, or torch and a warning that says why.
 
     Raises:
         RuntimeError: if the named backend cannot be used.
@@ -35,7 +35,7 @@ def choose_backend(name: BackendName, layout: GridLayout, device: torch.device, 
     return _load("torch")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _warn_once(sentence: str) -> None:
     warnings.warn(sentence, stacklevel=2)
 

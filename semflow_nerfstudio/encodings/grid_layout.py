@@ -79,7 +79,9 @@ def make_layout(
         size = vertices if dense else hashmap_size
         offsets.append(offsets[-1] + -(-size // _ALIGNMENT) * _ALIGNMENT)
     if offsets[-1] * features >= 2**31:
-        raise ValueError("the hash grid's table would hold 2**31 numbers or more; take fewer levels or a smaller hashmap")
+        raise ValueError(
+            "the hash grid's table would hold 2**31 numbers or more; take fewer levels or a smaller hashmap"
+        )
     levels = (tuple(resolutions), tuple(multipliers), tuple(masks), tuple(offsets))
     return GridLayout(input_dim, features, *levels, time_gradient=time_gradient)
 
@@ -87,5 +89,7 @@ def make_layout(
 def _per_axis(resolution: int | Sequence[int], input_dim: int) -> tuple[int, ...]:
     per_axis = (resolution,) * input_dim if isinstance(resolution, int) else tuple(resolution)
     if len(per_axis) != input_dim or min(per_axis) < 1:
-        raise ValueError(f"a resolution is one number or one for each of {input_dim} axes, all at least 1: {resolution}")
+        raise ValueError(
+            f"a resolution is one number or one for each of {input_dim} axes, all at least 1: {resolution}"
+        )
     return per_axis

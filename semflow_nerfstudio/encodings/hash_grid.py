@@ -16,8 +16,8 @@ class HashGrid(nn.Module):
     """Features of a point, interpolated between the vertices of grids of growing resolution.
 
     A resolution r on an axis means r cells and r + 1 vertices, the first at 0 and the last at 1. With T - 1 on the time
-    axis (the last of four), T frames spread evenly over [0, 1] lie on vertices, and the fast backends look a frame's time
-    up at the cost of three dimensions. Levels that fit into the hashmap are stored densely.
+    axis (the last of four), T frames spread evenly over [0, 1] lie on vertices, where the fast backends look up no more
+    than in three dimensions. Levels that fit into the hashmap are stored densely.
 
     All backends read the same parameter `table` and give the same results; "torch" alone is differentiable twice.
     Except "tcnn": its grid, hash and (flat, half as precise) table are tiny-cuda-nn's own, so "auto" never takes it and
@@ -60,8 +60,8 @@ class HashGrid(nn.Module):
         if backend == "tcnn":
             from semflow_nerfstudio.encodings.tcnn_backend import make_encoding
 
-            self.tcnn_encoding = make_encoding(self.layout, log2_hashmap_size)
-            self.table = self.tcnn_encoding.params
+            encoding = make_encoding(self.layout, log2_hashmap_size)
+            self.tcnn_encoding, self.table = encoding, encoding.params
         else:
             self.table = nn.Parameter(torch.empty(self.layout.offsets[-1], features_per_level))
         nn.init.uniform_(self.table, -init_scale, init_scale)
@@ -82,8 +82,8 @@ class HashGrid(nn.Module):
             x: Points in [0, 1]; what lies outside is clamped, and gets no gradient there.
 
         Returns:
-            Features, level by level: float64 where the table is, else float32; under CUDA autocast, triton and tcnn give
-            its type.
+            Features, level by level: float64 where the table is, else float32; under CUDA autocast, triton and tcnn
+            give half precision.
         """
         if x.shape[-1] != self.input_dim:
             raise ValueError(f"this hash grid takes points of {self.input_dim} coordinates, not {x.shape[-1]}")

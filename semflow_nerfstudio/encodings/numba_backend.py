@@ -1,8 +1,8 @@
 """Hash grid look-ups compiled for the CPU: tasks of whole levels or chunks of points on a pool of threads of our own.
 
-A pool and nogil kernels instead of numba's `prange`: its default threading layer aborts the process when two threads call
-it (training and the viewer do), and its OpenMP layer does not survive a fork. Gradients of the table need no atomics, as a
-level belongs to one task, and are the same for any number of threads.
+A pool and nogil kernels instead of numba's `prange`: its default threading layer aborts the process when two threads
+call it (training and the viewer do), and its OpenMP layer does not survive a fork. Gradients of the table need no
+atomics, as a level belongs to one task, and are the same for any number of threads.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Compiled CPU kernels of the hash grid (imported by `numba_backend` alone).
 
-A kernel takes a range of levels and a range of points, block by block: first loops that the compiler turns into SIMD code
-find rows and weights of all corners of a block's cells, then one gathers from the table or scatters into it. A 4-D cell is
-two 3-D cells, one a time slice; where a slice has no weight (a time on a vertex) it is skipped.
+A kernel takes a range of levels and a range of points, block by block: first loops that the compiler turns into SIMD
+code find rows and weights of all corners of a block's cells, then one gathers from the table or scatters into it. A 4-D
+cell is two 3-D cells, one a time slice; where a slice has no weight (a time on a vertex) it is skipped.
 
 Written for the compiler: numbers known before compilation are closure constants (helpers are not: a kernel that closes
 over a compiled function is never found in numba's cache again); inner loops index whole arrays with their own counter,
@@ -13,8 +13,8 @@ local, because as far as the compiler knows two arrays may overlap.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import boolean, float32, int64, njit, uint32, void
@@ -24,7 +24,12 @@ from semflow_nerfstudio.encodings.grid_layout import SNAP
 BLOCK = 128
 """Points a block: its scratch arrays stay in the L1 cache. Points are padded to whole blocks."""
 
-_OPTIONS = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz", "arcp"}}  # NaN must stay NaN
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "fastmath": {"contract", "reassoc", "nsz", "arcp"},  # without those under which NaN need not stay NaN
+    "no_cfunc_wrapper": True,
+}
+_HELPER = {**_OPTIONS, "no_cpython_wrapper": True}  # called by kernels alone
 _SNAP = np.float32(SNAP)
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
@@ -41,7 +46,7 @@ class Kernels(NamedTuple):
     """... grad_out (N, L * F), whether the last axis needs it, grad_points (D, padded N): added to."""
 
 
-@njit(**_OPTIONS)
+@njit(**_HELPER)
 def _find_cells(points, resolutions, multipliers, level, start, fractions, terms):
     """Fraction (D, B), and first term of the address (D, B), of each axis of a block."""
     for axis in range(points.shape[0]):
@@ -61,7 +66,7 @@ def _find_cells(points, resolutions, multipliers, level, start, fractions, terms
             axis_terms[i] = np.uint32(cell) * multiplier
 
 
-@njit(**_OPTIONS)
+@njit(**_HELPER)
 def _find_slice(times, time, slice_weights):
     """Weight of a time slice (0 or 1) for each point of a block; returns whether any is not zero."""
     total = _ZERO
@@ -71,7 +76,7 @@ def _find_slice(times, time, slice_weights):
     return total != _ZERO
 
 
-@njit(**_OPTIONS)
+@njit(**_HELPER)
 def _find_corners(inner, fractions, terms, multipliers, mask, level, rows, weights):
     """Rows of the level and weights (corners, B) of a block, from those of corner 0 before the inner axes."""
     for axis in range(inner):
@@ -93,7 +98,7 @@ def _find_corners(inner, fractions, terms, multipliers, mask, level, rows, weigh
                     low_rows[i] = low_rows[i] + term[i]
 
 
-@njit(**_OPTIONS)
+@njit(**_HELPER)
 def _add_slopes(inner, axis, fractions, products, slice_weights, resolution, slopes):
     """Add the derivative by an inner axis for a block: differences of the corners' products (corners, B) along it."""
     side_axis, depth_axis = (axis + 1) % inner, (axis + 2) % inner
@@ -110,7 +115,7 @@ def _add_slopes(inner, axis, fractions, products, slice_weights, resolution, slo
             slopes[i] += resolution * weight * (high_products[i] - low_products[i])
 
 
-@njit(**_OPTIONS)
+@njit(**_HELPER)
 def _add_time_slopes(products, weights, scale, slopes):
     """Add one slice's share of the derivative by time for a block."""
     for corner in range(products.shape[0]):
@@ -119,7 +124,7 @@ def _add_time_slopes(products, weights, scale, slopes):
             slopes[i] += scale * corner_products[i] * corner_weights[i]
 
 
-@lru_cache(maxsize=None)
+@cache
 def compile_kernels(input_dim: int, features: int) -> Kernels:
     """Kernels for a number of dimensions and features; from numba's cache on disk where they were compiled before."""
     dims, sliced = input_dim, input_dim == 4
@@ -146,7 +151,9 @@ def compile_kernels(input_dim: int, features: int) -> Kernels:
                     rows[0] = terms[dims - 1] + np.uint32(time) * multipliers[level, dims - 1] if sliced else 0
                     _find_corners(inner, fractions, terms, multipliers, masks[level], level, rows, weights)
                     for i in range(values.shape[0]):
-                        if add and slice_weights[i] == 0:
+                        if sliced and slice_weights[i] == 0:
+                            if not add:
+                                values[i, column : column + features] = 0
                             continue
                         for f in range(0, paired, 2):
                             value_0, value_1 = _ZERO, _ZERO
@@ -200,7 +207,19 @@ def compile_kernels(input_dim: int, features: int) -> Kernels:
                                 entries[at] += weights[corner, i] * grad
 
     def point_gradient(
-        points, table, resolutions, multipliers, masks, offsets, level_0, level_1, start, stop, grad_out, last, grad_points
+        points,
+        table,
+        resolutions,
+        multipliers,
+        masks,
+        offsets,
+        level_0,
+        level_1,
+        start,
+        stop,
+        grad_out,
+        last,
+        grad_points,
     ):
         fractions, terms = np.empty((dims, BLOCK), np.float32), np.empty((dims, BLOCK), np.uint32)
         rows, weights = np.empty((corners, BLOCK), np.uint32), np.empty((corners, BLOCK), np.float32)
@@ -219,6 +238,9 @@ def compile_kernels(input_dim: int, features: int) -> Kernels:
                     rows[0] = terms[dims - 1] + np.uint32(time) * multipliers[level, dims - 1] if sliced else 0
                     _find_corners(inner, fractions, terms, multipliers, masks[level], level, rows, weights)
                     for i in range(grads.shape[0]):
+                        if sliced and slice_weights[i] == 0 and not last:
+                            products[:, i] = 0
+                            continue
                         for f in range(0, paired, 2):
                             grad_0, grad_1 = grads[i, column + f], grads[i, column + f + 1]
                             for corner in range(corners):
@@ -246,7 +268,7 @@ def compile_kernels(input_dim: int, features: int) -> Kernels:
     )
 
 
-def _compile(signature: object, kernel: Callable) -> Callable:
+def _compile(signature: Any, kernel: Callable) -> Callable:
     try:
         return njit(signature, cache=True, **_OPTIONS)(kernel)
     except (RuntimeError, OSError):  # numba found no folder that it may cache in, or could not write there

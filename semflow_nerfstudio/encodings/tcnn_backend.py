@@ -10,7 +10,7 @@ from semflow_nerfstudio.encodings.grid_layout import GridLayout
 
 
 def make_encoding(layout: GridLayout, log2_hashmap_size: int) -> Any:
-    """A `tinycudann.Encoding` (a module; parameter `params`) with the cells per axis of `layout`, shifted by half of one.
+    """A `tinycudann.Encoding` (a module; parameter `params`) with as many cells as `layout`, shifted by half of one.
 
     Raises:
         RuntimeError: without tinycudann or a GPU, or if it cannot have such a grid.

@@ -36,8 +36,10 @@ def encode(x: Float[Tensor, "N D"], table: Float[Tensor, "E F"], layout: GridLay
 
 
 def _address(near: Int[Tensor, "N L D"], multiplier: Int[Tensor, "L D"], layout: GridLayout) -> Int[Tensor, "C N L"]:
-    """Addresses inside their levels of the 2**D corners of cells whose near corner has these terms; bit d of the corner's
-    number says near or far on axis d."""
+    """Addresses inside their levels of the 2**D corners of cells whose near corner has these terms.
+
+    Bit d of a corner's number says near or far on axis d.
+    """
     dense = layout.masks.count(0)  # the coarse levels
     address = torch.zeros_like(near[None, :, :, 0])
     for axis in range(layout.input_dim):

@@ -83,7 +83,7 @@ class _Encode(torch.autograd.Function):
         return grad_points, grad_table, None, None
 
 
-def _sizes(layout: GridLayout) -> dict[str, int]:
+def _sizes(layout: GridLayout) -> dict[str, Any]:
     return {"D": layout.input_dim, "F": layout.features, "L": layout.num_levels, "BLOCK": BLOCK}
 
 

@@ -5,6 +5,8 @@ programs at work share a level that stays in the L2 cache. Corners without weigh
 memory traffic for their second slice. 32-bit integer products overflow as the hash wants them to.
 """
 
+# pyright: reportGeneralTypeIssues=false
+# (which takes a compiled function for one that does not return)
 from __future__ import annotations
 
 import triton
@@ -92,7 +94,7 @@ def look_up(
     level = tl.program_id(1)
     inside = index < n
     f = tl.arange(0, F)[None, :]
-    rx, ry, rz, rt, mx, my, mz, mt, fx, fy, fz, ft, tx, ty, tz, tt = _cells(
+    _rx, _ry, _rz, _rt, mx, my, mz, mt, fx, fy, fz, ft, tx, ty, tz, tt = _cells(
         points, resolutions, multipliers, index, inside, level, D
     )
     mask, offset = tl.load(masks + level), tl.load(offsets + level)
@@ -116,7 +118,7 @@ def table_gradient(
     level = tl.program_id(1)
     inside = index < n
     f = tl.arange(0, F)[None, :]
-    rx, ry, rz, rt, mx, my, mz, mt, fx, fy, fz, ft, tx, ty, tz, tt = _cells(
+    _rx, _ry, _rz, _rt, mx, my, mz, mt, fx, fy, fz, ft, tx, ty, tz, tt = _cells(
         points, resolutions, multipliers, index, inside, level, D
     )
     mask, offset = tl.load(masks + level), tl.load(offsets + level)
@@ -163,7 +165,9 @@ def point_gradient(
             if D == 4:
                 t_weight = _side(ft, corner >> 3)
                 if TIME:
-                    t_slope += rt * (2 * (corner >> 3) - 1) * product * x_weight * y_weight * _side(fz, (corner >> 2) & 1)
+                    t_slope += (
+                        rt * (2 * (corner >> 3) - 1) * product * x_weight * y_weight * _side(fz, (corner >> 2) & 1)
+                    )
                 rest = rest * t_weight
             if D >= 3:
                 z_slope += rz * (2 * ((corner >> 2) & 1) - 1) * rest * x_weight * y_weight

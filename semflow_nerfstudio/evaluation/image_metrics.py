@@ -53,7 +53,9 @@ class ImageEvaluation:
             labels = batch.get("labels")
             known = torch.full(rgb.shape[:2], IGNORE_LABEL) if labels is None else labels[..., 0].cpu()
             scores |= self.segmentation.add(outputs["label"][..., 0].long().cpu(), known)
-            moving = torch.tensor([*self.foreground, *[False] * (IGNORE_LABEL + 1 - len(self.foreground))])[known.long()]
+            moving = torch.tensor([*self.foreground, *[False] * (IGNORE_LABEL + 1 - len(self.foreground))])[
+                known.long()
+            ]
             scores["dynamic_psnr"] = float(dynamic_psnr(rgb, truth, moving.to(rgb.device)))
             seen = colorize_labels(known.long().to(rgb.device), class_colors)
             pictures["semantics"] = torch.cat([seen, outputs["semantics"]], dim=1)

@@ -60,7 +60,7 @@ class DynamicField(nn.Module):
         super().__init__()
         self.density_bias, self.blend_bias = config.density_bias, config.blend_bias
         self.grid = space_time_grid(config.grid, max(1, min(time_resolution, config.max_time_resolution)))
-        self.trunk = mlp(self.grid.output_dim, config.hidden_dim, 2 + config.trunk_dim)
+        self.trunk = mlp(self.grid.output_dim, config.hidden_dim, 2 + config.trunk_dim, bias=False)
         self.color = ColorHead(config.trunk_dim, config.hidden_dim, config.direction_bands)
 
     def forward(
@@ -70,11 +70,13 @@ class DynamicField(nn.Module):
         directions: Float[Tensor, "*batch 3"],
     ) -> DynamicFieldOutputs:
         """Points in the unit cube, times in [0, 1] of the grid's axis, unit directions."""
-        features = self.trunk(self.grid(torch.cat([unit, grid_times], dim=-1)))
-        trunk = features[..., 2:]
+        shape = unit.shape[:-1]
+        inputs = torch.cat([unit.reshape(-1, 3), grid_times.reshape(-1, 1)], dim=-1)
+        features = self.trunk(self.grid(inputs))
+        trunk = features[:, 2:]
         return DynamicFieldOutputs(
-            density=truncated_exp(features[..., 0] + self.density_bias),
-            rgb=self.color(trunk, directions),
-            trunk=trunk,
-            blend=torch.sigmoid(features[..., 1] + self.blend_bias),
+            density=truncated_exp(features[:, 0] + self.density_bias).view(shape),
+            rgb=self.color(trunk, directions.reshape(-1, 3)).view(*shape, 3),
+            trunk=trunk.reshape(*shape, -1),
+            blend=torch.sigmoid(features[:, 1] + self.blend_bias).view(shape),
         )

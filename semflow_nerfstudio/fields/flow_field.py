@@ -34,7 +34,7 @@ class FlowField(nn.Module):
         super().__init__()
         self.velocity_scale = config.velocity_scale
         self.grid = space_time_grid(config.grid, max(1, min(time_resolution, config.max_time_resolution)))
-        self.head = mlp(self.grid.output_dim, config.hidden_dim, 3)
+        self.head = mlp(self.grid.output_dim, config.hidden_dim, 3, bias=False)
         zero_init(self.head[-1])
 
     def forward(

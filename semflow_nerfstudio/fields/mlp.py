@@ -28,14 +28,17 @@ def truncated_exp(x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     return _TruncatedExp.apply(x)  # type: ignore[return-value]
 
 
-def mlp(in_dim: int, hidden_dim: int, out_dim: int, num_hidden: int = 1) -> nn.Sequential:
-    """Linear layers with ReLU between them; `num_hidden` hidden layers of width `hidden_dim`."""
+def mlp(in_dim: int, hidden_dim: int, out_dim: int, num_hidden: int = 1, bias: bool = True) -> nn.Sequential:
+    """Linear layers with ReLU between them; `num_hidden` hidden layers of width `hidden_dim`.
+
+    Fields leave the biases out, as instant-ngp does: their grids can learn any, and on a CPU they cost a third.
+    """
     layers: list[nn.Module] = []
     width = in_dim
     for _ in range(num_hidden):
-        layers += [nn.Linear(width, hidden_dim), nn.ReLU(inplace=True)]
+        layers += [nn.Linear(width, hidden_dim, bias=bias), nn.ReLU(inplace=True)]
         width = hidden_dim
-    return nn.Sequential(*layers, nn.Linear(width, out_dim))
+    return nn.Sequential(*layers, nn.Linear(width, out_dim, bias=bias))
 
 
 def zero_init(layer: nn.Module) -> None:

@@ -34,11 +34,12 @@ class ProposalField(nn.Module):
         super().__init__()
         self.density_bias = config.density_bias
         self.grid = space_time_grid(config.grid, max(1, min(time_resolution, config.max_time_resolution)))
-        self.head = mlp(self.grid.output_dim, config.hidden_dim, 1)
+        self.head = mlp(self.grid.output_dim, config.hidden_dim, 1, bias=False)
 
     def forward(
         self, unit: Float[Tensor, "*batch 3"], grid_times: Float[Tensor, "*batch 1"]
     ) -> Float[Tensor, "*batch"]:
         """Points in the unit cube and times in [0, 1] of the grid's axis -> density per scene unit."""
-        logit = self.head(self.grid(torch.cat([unit, grid_times], dim=-1)))[..., 0]
-        return truncated_exp(logit + self.density_bias)
+        inputs = torch.cat([unit.reshape(-1, 3), grid_times.reshape(-1, 1)], dim=-1)
+        logit = self.head(self.grid(inputs))[:, 0]
+        return truncated_exp(logit + self.density_bias).view(unit.shape[:-1])

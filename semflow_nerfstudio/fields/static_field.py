@@ -61,7 +61,7 @@ class ColorHead(nn.Module):
     def __init__(self, trunk_dim: int, hidden_dim: int, direction_bands: int) -> None:
         super().__init__()
         self.direction_bands = direction_bands
-        self.layers = mlp(trunk_dim + direction_bands**2, hidden_dim, 3)
+        self.layers = mlp(trunk_dim + direction_bands**2, hidden_dim, 3, bias=False)
 
     def forward(
         self, trunk: Float[Tensor, "*batch G"], directions: Float[Tensor, "*batch 3"]
@@ -86,12 +86,15 @@ class StaticField(nn.Module):
             base_resolution=grid.base_resolution,
             max_resolution=grid.max_resolution,
         )
-        self.trunk = mlp(self.grid.output_dim, config.hidden_dim, 1 + config.trunk_dim)
+        self.trunk = mlp(self.grid.output_dim, config.hidden_dim, 1 + config.trunk_dim, bias=False)
         self.color = ColorHead(config.trunk_dim, config.hidden_dim, config.direction_bands)
 
     def forward(self, unit: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"]) -> FieldOutputs:
         """Points in the unit cube and unit viewing directions -> density, colour, trunk feature."""
-        features = self.trunk(self.grid(unit))
-        trunk = features[..., 1:]
-        density = truncated_exp(features[..., 0] + self.density_bias)
-        return FieldOutputs(density=density, rgb=self.color(trunk, directions), trunk=trunk)
+        # Two-dimensional throughout: linear layers copy anything else.
+        features = self.trunk(self.grid(unit.reshape(-1, 3)))
+        trunk = features[:, 1:]
+        density = truncated_exp(features[:, 0] + self.density_bias)
+        rgb = self.color(trunk, directions.reshape(-1, 3))
+        shape = unit.shape[:-1]
+        return FieldOutputs(density.view(shape), rgb.view(*shape, 3), trunk.reshape(*shape, -1))

@@ -20,6 +20,7 @@ class FrameBank(nn.Module):
     images: Tensor
     camera_to_worlds: Tensor
     intrinsics: Tensor
+    distortion: Tensor
     frame_times: Tensor
     views: Tensor
 

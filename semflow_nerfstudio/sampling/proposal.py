@@ -56,7 +56,8 @@ class ProposalSampling(nn.Module):
         super().__init__()
         levels = len(scene.proposal_fields)
         if len(config.proposal_samples) != levels:
-            raise ValueError(f"proposal_samples has {len(config.proposal_samples)} entries for {levels} proposal fields")
+            count = len(config.proposal_samples)
+            raise ValueError(f"proposal_samples has {count} entries for {levels} proposal fields")
         self.config = config
         if scene.near is not None and scene.far is not None:
             initial = LinearDisparitySampler(single_jitter=True)
@@ -99,9 +100,7 @@ class ProposalSampling(nn.Module):
         return samples, Proposed([*ray_samples, final], weights)
 
 
-def proposal_losses(
-    proposed: Proposed, weights: Float[Tensor, "R S"]
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+def proposal_losses(proposed: Proposed, weights: Float[Tensor, "R S"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """nerfstudio's interlevel and distortion losses for the final weights."""
     every = [*proposed.weights, weights[..., None]]
     trained = any(w.requires_grad for w in proposed.weights)

@@ -142,6 +142,7 @@ def dynamic_losses(
     """
     assert out.dynamic is not None and out.flow is not None
     moving, static, blend = seen.moving, seen.static, out.dynamic.blend
+    mover_rays = out.mover_rays
     result = {
         "color": w.color * L.color_loss(out.rgb, seen.image),
         "static_color": w.static_color * L.color_loss(out.static_rgb, seen.image, static),
@@ -152,12 +153,15 @@ def dynamic_losses(
         result["static_semantic"] = w.static_semantic * L.semantic_loss(out.static_logits, seen.labels, static.float())
     if seen.motion is not None:
         known = seen.motion != L.IGNORE_LABEL
-        result["blend_static"] = w.blend_static * L.blend_static_loss(blend, static)
-        result["dynamicness"] = w.dynamicness * L.dynamicness_loss(out.dynamicness, moving, known)
+        result["blend_static"] = w.blend_static * L.blend_static_loss(blend, static[mover_rays])
+        result["dynamicness"] = w.dynamicness * L.dynamicness_loss(
+            out.dynamicness[mover_rays], moving[mover_rays], known[mover_rays]
+        )
     if w.order > 0:
-        own = mean_distance(out.dynamic_weights, out.samples.distances)
-        still = mean_distance(out.static_weights, out.samples.distances)
-        result["order"] = w.order * L.order_loss(own, still, static)
+        distances = out.samples.distances[mover_rays]
+        own = mean_distance(out.dynamic_weights, distances)
+        still = mean_distance(out.static_weights[mover_rays], distances)
+        result["order"] = w.order * L.order_loss(own, still, static[mover_rays])
     result.update(mover_losses(scene, out, seen, w, config, direction, advected))
     result.update(flow_losses(scene, out, seen, w))
     result.update(depth_losses(out, seen, w))
@@ -173,11 +177,11 @@ def mover_losses(
     rows = random_rays(seen.moving[flow.rays], count)
     rays = flow.rays[rows]
     live, image = seen.moving[rays], seen.image[rays]
-    alone = field_weights(out.dynamic_alphas[rays])
-    own = composite(alone, dynamic.rgb[rays])
+    alone = field_weights(out.dynamic_alphas[rows])
+    own = composite(alone, dynamic.rgb[rows])
     result = {"dynamic_color": w.dynamic_color * L.color_loss(own, image, live)}
     if w.sparsity > 0:
-        result["sparsity"] = w.sparsity * (L.weight_entropy_loss(alone) + L.blend_entropy_loss(dynamic.blend[rays]))
+        result["sparsity"] = w.sparsity * (L.weight_entropy_loss(alone) + L.blend_entropy_loss(dynamic.blend[rows]))
     kept = pick(alone, flow.picked[rows])
     labels = None if seen.labels is None or flow.logits is None else seen.labels[rays]
     if labels is not None and flow.logits is not None:
@@ -217,8 +221,7 @@ def flow_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights) -> 
     forward, backward, weight = flow.displacement(1), flow.displacement(-1), flow.weights.detach()
     both = (flow.exists(1) & flow.exists(-1))[:, None]
     result["flow_smooth"] = w.flow_smooth * (
-        L.time_smoothness_loss(forward, backward, weight * both)
-        + L.ray_smoothness_loss(forward, flow.points, weight)
+        L.time_smoothness_loss(forward, backward, weight * both) + L.ray_smoothness_loss(forward, flow.points, weight)
     )
     result["flow_magnitude"] = w.flow_magnitude * L.magnitude_loss(forward)
     result["static_flow"] = w.static_flow * L.static_flow_loss(forward, seen.static[rays, None].expand_as(weight))
@@ -259,8 +262,9 @@ def depth_losses(out: Rendered, seen: Observed, w: LossWeights) -> dict[str, Ten
                 out.weights.total, distances, given, known, w.line_of_sight_tolerance
             )
         if w.depth_guided_blend > 0 and out.dynamic is not None:
+            rays = out.mover_rays
             result["depth_guided_blend"] = w.depth_guided_blend * L.depth_guided_blend_loss(
-                out.dynamic.blend, distances, given, seen.moving & known
+                out.dynamic.blend, distances[rays], given[rays], (seen.moving & known)[rays]
             )
     elif seen.disparity is not None and w.depth > 0:
         inverse = seen.z_ratio / out.distance.clamp(min=L.EPS)

@@ -18,11 +18,18 @@ from semflow_nerfstudio.visuals.video import VideoWriter
 if TYPE_CHECKING:
     from semflow_nerfstudio.runs import Progress, Run
 
-CAPTIONS = {"rgb": "colour", "semantics_overlay": "semantics over colour", "static_rgb": "static", "dynamic_rgb": "movers"}
+CAPTIONS = {
+    "rgb": "colour",
+    "semantics_overlay": "semantics over colour",
+    "static_rgb": "static",
+    "dynamic_rgb": "movers",
+}
 """What outputs are called in pictures, where not by their own name."""
 
 
-def as_picture(name: str, values: Float[Tensor, "H W C"], near: float | None = None, far: float | None = None) -> Picture:
+def as_picture(
+    name: str, values: Float[Tensor, "H W C"], near: float | None = None, far: float | None = None
+) -> Picture:
     """An output as an 8-bit picture: depths and scalars are coloured."""
     if name == "depth":
         return to_picture(depth_to_rgb(values[..., 0], near, far))

@@ -22,7 +22,9 @@ def test_box_of_an_unbounded_scene_fills_the_middle_half() -> None:
 
 def test_contraction_stays_in_the_cube_and_keeps_directions() -> None:
     space = SceneSpace(AABB, bounded=False)
-    points = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0)) * 10 ** torch.linspace(-3, 6, 1000)[:, None]
+    points = (
+        torch.randn(1000, 3, generator=torch.Generator().manual_seed(0)) * 10 ** torch.linspace(-3, 6, 1000)[:, None]
+    )
     unit = space(points)
     assert unit.min() >= 0 and unit.max() <= 1
     far = AABB.mean(0) + torch.tensor([1e6, 2e6, -0.5e6]) * (AABB[1] - AABB[0])

@@ -64,7 +64,8 @@ def test_rotating_flow_forward_then_backward_returns() -> None:
 def test_order_of_accuracy(method: Integrator, order: int) -> None:
     exact = turned(POINTS, 0.1, 0.1 + TAU)
     errors = [
-        (integrate(rotating, POINTS, column(0.1), column(TAU), TAU, n, method) - exact).abs().max().item() for n in (4, 8)
+        (integrate(rotating, POINTS, column(0.1), column(TAU), TAU, n, method) - exact).abs().max().item()
+        for n in (4, 8)
     ]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.3)
 
@@ -127,6 +128,8 @@ def test_times_that_do_not_exist_do_not_move_points() -> None:
 def test_gradients_reach_velocity_and_points() -> None:
     speed = torch.ones(3, dtype=torch.float64, requires_grad=True)
     points = RAY_POINTS.clone().requires_grad_()
-    trace(lambda p, t: speed * p, points, torch.full((2, 1), 0.2, dtype=torch.float64), WINDOW, 1, TAU, False).sum().backward()
+    trace(
+        lambda p, t: speed * p, points, torch.full((2, 1), 0.2, dtype=torch.float64), WINDOW, 1, TAU, False
+    ).sum().backward()
     assert speed.grad is not None and points.grad is not None
     assert speed.grad.abs().min() > 0 and points.grad.abs().min() > 0

@@ -106,7 +106,9 @@ def test_paper_form_equals_ours_where_one_field_is_empty() -> None:
 def test_gradients_are_finite_at_extremes(weigh, static: float, dynamic: float, blend: float) -> None:
     inputs = [torch.full((2, 5), v, requires_grad=True) for v in (static, dynamic, blend)]
     weights = weigh(*inputs)
-    (composite(weights.total, torch.rand(2, 5, 3)).sum() + mean_distance(weights.dynamic, torch.rand(2, 5)).sum()).backward()
+    (
+        composite(weights.total, torch.rand(2, 5, 3)).sum() + mean_distance(weights.dynamic, torch.rand(2, 5)).sum()
+    ).backward()
     assert all(x.grad is not None and x.grad.isfinite().all() for x in inputs)
 
 

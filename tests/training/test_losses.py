@@ -112,6 +112,18 @@ def test_line_of_sight() -> None:
     assert L.line_of_sight_loss(weights, distances, given, mask, 0.1).item() == pytest.approx(expected)
 
 
+def test_empty_space() -> None:
+    weights, distances = tensor([0.1, 0.2, 0.5, 0.1], [1, 0, 0, 0]), tensor([1, 2, 2.1, 4], [1, 2, 3, 4])
+    loss = L.empty_space_loss(weights, distances, tensor(2, 2), torch.tensor([True, False]), 0.1)
+    assert loss.item() == pytest.approx(0.1**2 + (1 - 0.7) ** 2)
+
+
+def test_metric_depth() -> None:
+    inverse, given = tensor(0.5, 0.9, 0.4), tensor(0.4, 1.0, NAN)
+    assert L.metric_depth_loss(inverse, given).item() == pytest.approx((0.25 + 0.1) / 2)
+    assert L.metric_depth_loss(inverse, given, tensor(0, 1, 1)).item() == pytest.approx(0.1)
+
+
 def test_normalize_by_mad() -> None:
     values, mask = tensor(1, 2, 6, 100), torch.tensor([True, True, True, False])
     # median 2, mean absolute deviation (1 + 0 + 4) / 3
@@ -193,7 +205,9 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
     "time_smoothness": (lambda x: L.time_smoothness_loss(torch.ones(1, 3), -x.expand(1, 3)), 3, 1.2),
     "ray_smoothness": (
         lambda x: L.ray_smoothness_loss(
-            torch.stack([x * 0, x]).reshape(1, 2, 1).expand(1, 2, 3), DISTANCES[:, :2, None].expand(1, 2, 3), tensor([1, 1])
+            torch.stack([x * 0, x]).reshape(1, 2, 1).expand(1, 2, 3),
+            DISTANCES[:, :2, None].expand(1, 2, 3),
+            tensor([1, 1]),
         ),
         2,
         1,
@@ -204,6 +218,8 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
     "dynamicness": (lambda x: L.dynamicness_loss(x.expand(1), YES, YES), 0.1, 0.9),
     "stillness": (lambda x: L.dynamicness_loss(x.expand(1), ~YES, YES), 0.9, 0.1),
     "line_of_sight": (lambda x: L.line_of_sight_loss(near(x), DISTANCES, tensor(3), YES), 1.5, 2.5),
+    "empty_space": (lambda x: L.empty_space_loss(near(x), DISTANCES, tensor(3), YES, 0.1), 1.5, 2.5),
+    "metric_depth": (lambda x: L.metric_depth_loss(x.expand(1), tensor(2)), 3.5, 2.5),
     "relative_depth": (
         lambda x: L.relative_depth_loss(torch.stack([x * 0, x * 0 + 2, x]), tensor(0, 2, 4), torch.zeros(3), 3),
         9,
@@ -211,7 +227,7 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
     ),
     "order": (lambda x: L.order_loss(x.expand(1), tensor(2), YES), 3.5, 2.5),
     "weight_entropy": (lambda x: L.weight_entropy_loss(torch.stack([x, 1 - x])[None]), 0.6, 0.9),
-    "blend_entropy": (lambda x: L.blend_entropy_loss(x), 0.6, 0.9),
+    "blend_entropy": (L.blend_entropy_loss, 0.6, 0.9),
     "depth_guided_blend": (
         lambda x: L.depth_guided_blend_loss(torch.stack([x * 0, x, x * 0, x * 0])[None], DISTANCES, tensor(2), YES),
         0.1,

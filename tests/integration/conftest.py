@@ -1,0 +1,59 @@
+"""One tiny scene and one tiny run of it, shared by all integration tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tyro
+from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
+from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.scripts import train as ns_train
+from tiny_runs import FRAMES, HEIGHT, WIDTH, forget_writers, shrink, tiny_model
+
+from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
+
+STEPS = 6
+
+
+@dataclass
+class TrainedRun:
+    """What `ns-train` left on disk."""
+
+    folder: Path
+    config: TrainerConfig
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "config.yml"
+
+    @property
+    def checkpoint(self) -> Path:
+        (file,) = (self.folder / "nerfstudio_models").glob("*.ckpt")
+        return file
+
+
+@pytest.fixture(scope="session")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in scene: four frames, four rig cameras."""
+    options = SceneOptions(frames=FRAMES, size=f"{WIDTH}x{HEIGHT}", rig_cameras=FRAMES, synchronised=2)
+    return make_scene(tmp_path_factory.mktemp("made") / "scene", options)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """A run that the command line of `ns-train` asked for, with evaluation at every other step, at half size."""
+    out = tmp_path_factory.mktemp("runs")
+    command = (
+        f"semantic-flow-lite --data {scene} --output-dir {out} --experiment-name tiny --vis tensorboard "
+        f"--max-num-iterations {STEPS} --steps-per-save 3 --steps-per-eval-batch 2 --steps-per-eval-image 3 "
+        "--steps-per-eval-all-images 4 --machine.seed 3 --logging.steps-per-log 2 "
+        "dynamic-scene-data --downscale-factor 2"
+    )
+    config = tyro.cli(AnnotatedBaseConfigUnion, args=command.split())
+    config.pipeline.model = tiny_model()
+    shrink(config)
+    ns_train.main(config)
+    forget_writers()
+    return TrainedRun(config.get_base_dir(), config)

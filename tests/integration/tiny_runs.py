@@ -1,0 +1,124 @@
+"""Tiny scenes, a method small enough to train in a second, and nerfstudio's trainer in this process."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils import writer
+from torch import Tensor
+
+from semflow_nerfstudio.configs.methods import lite
+from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
+from semflow_nerfstudio.fields.dynamic_field import DynamicFieldConfig
+from semflow_nerfstudio.fields.flow_field import FlowFieldConfig
+from semflow_nerfstudio.fields.proposal_field import ProposalFieldConfig
+from semflow_nerfstudio.fields.static_field import GridConfig, StaticFieldConfig
+from semflow_nerfstudio.model import SemanticFlowModel, SemanticFlowModelConfig
+from semflow_nerfstudio.runs import seed_everything
+from semflow_nerfstudio.sampling.proposal import ProposalSamplingConfig
+from semflow_nerfstudio.scene import SceneConfig
+from semflow_nerfstudio.shared import SharedConfig
+
+FRAMES, WIDTH, HEIGHT = 4, 48, 27
+CLASSES_OUTPUTS = {"semantics", "semantics_overlay", "semantic_entropy"}
+OUTPUTS = {"rgb", "accumulation", "depth", "static_rgb", "dynamic_rgb", "dynamicness", "flow"} | CLASSES_OUTPUTS
+"""What every run shows."""
+STATIC_STEPS = 2
+
+
+def tiny_model(**changes: Any) -> SemanticFlowModelConfig:
+    """The model with few and small layers."""
+    grid = GridConfig(2, 2, 10, 4, 16)
+    settings: dict[str, Any] = {
+        "scene": SceneConfig(
+            static=StaticFieldConfig(grid, hidden_dim=16),
+            dynamic=DynamicFieldConfig(grid, hidden_dim=16),
+            flow=FlowFieldConfig(grid, hidden_dim=8),
+            proposals=(ProposalFieldConfig(grid, hidden_dim=8),),
+        ),
+        "shared": SharedConfig(encoder_width=8, encoder_hidden=8, attention_width=8, hidden_dim=16),
+        "sampling": ProposalSamplingConfig(proposal_samples=(12,), samples=8),
+        "static_steps": STATIC_STEPS,
+        "advected_rays": 32,
+    }
+    return SemanticFlowModelConfig(**{**settings, **changes})
+
+
+def tiny_config(data: Path | DataParserConfig, out: Path, steps: int = 4, **model: Any) -> TrainerConfig:
+    """`semantic-flow-lite`, much reduced; of a folder in the Semantic Dynamic Scene layout, or of any parser's data."""
+    config = lite(steps)
+    config.pipeline.model = tiny_model(**model)
+    shrink(config)
+    parser = DynamicSceneDataParserConfig(data=data) if isinstance(data, Path) else data
+    config.pipeline.datamanager.dataparser = parser
+    config.pipeline.datamanager.data = parser.data
+    config.output_dir, config.experiment_name = out, "tiny"
+    config.vis = "viewer"
+    return config
+
+
+def shrink(config: TrainerConfig) -> None:
+    """Few rays, and no console output at every step."""
+    manager = config.pipeline.datamanager
+    manager.train_num_rays_per_batch = manager.eval_num_rays_per_batch = 128
+    config.logging.local_writer.enable = False
+
+
+def train(config: TrainerConfig, before_step: Callable[[int], None] | None = None) -> Trainer:
+    """nerfstudio's trainer, without server; `before_step` is told every step before it is trained."""
+    config.vis = "tensorboard"
+    seed_everything(config.machine.seed)
+    config.set_timestamp()
+    trainer = config.setup(local_rank=0, world_size=1)
+    config.save_config()
+    trainer.setup()
+    if before_step is not None:
+        where = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION]
+        trainer.callbacks.append(TrainingCallback(where, lambda step: before_step(step), update_every_num_iters=1))
+    try:
+        trainer.train()
+    finally:
+        forget_writers()
+    return trainer
+
+
+def forget_writers() -> None:
+    """nerfstudio keeps the loggers of a process's former runs."""
+    writer.EVENT_WRITERS.clear()
+    writer.EVENT_STORAGE.clear()
+
+
+def model_of(run: Any) -> SemanticFlowModel:
+    """The model of a `Trainer` or a `Run`."""
+    model = run.pipeline.model
+    assert isinstance(model, SemanticFlowModel)
+    return model
+
+
+def parameters(run: Any) -> dict[str, Tensor]:
+    """Copies of all trainable parameters of a `Trainer` or a `Run`."""
+    return {name: value.detach().clone() for name, value in model_of(run).named_parameters() if value.numel()}
+
+
+@torch.no_grad()
+def render(run: Any, split: str = "eval", index: int = 0) -> dict[str, Tensor]:
+    """All outputs of one of the data set's cameras."""
+    run.pipeline.eval()
+    cameras = getattr(run.pipeline.datamanager, f"{split}_dataset").cameras
+    return model_of(run).get_outputs_for_camera(cameras[index : index + 1])
+
+
+def without(scene: Path, folder: Path, *names: str) -> Path:
+    """A copy of a scene that lacks some files or folders."""
+    shutil.copytree(scene, folder)
+    for name in names:
+        for path in folder.glob(name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return folder

@@ -1,0 +1,93 @@
+"""Where rays are sampled."""
+
+import pytest
+import torch
+from builders import random_samples, random_scene
+from nerfstudio.cameras.rays import RayBundle
+
+from semflow_nerfstudio.sampling.collider import FAR_PLANE, NEAR_PLANE, intersect_box, set_near_far
+from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig, proposal_losses
+
+CONFIG = ProposalSamplingConfig(proposal_samples=(24,), samples=10)
+BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
+
+
+def bundle(times: torch.Tensor) -> RayBundle:
+    rays = random_samples(times)
+    return RayBundle(origins=rays.origins, directions=rays.directions, pixel_area=torch.ones(len(times), 1))
+
+
+def test_box_is_entered_and_left_where_it_is() -> None:
+    origins = torch.tensor([[0.0, 0.0, 3.0], [0.0, 0.0, 0.0], [-3.0, 0.5, 0.0], [0.0, 5.0, 3.0]])
+    directions = torch.tensor([[0.0, 0.0, -1.0], [0.6, 0.8, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
+    near, far = intersect_box(origins, directions, BOX)
+    torch.testing.assert_close(near[:3, 0], torch.tensor([2.0, NEAR_PLANE, 2.0]))
+    torch.testing.assert_close(far[:3, 0], torch.tensor([4.0, 1.25, 4.0]))
+    assert 0 < (far - near)[3].item() < 0.01  # misses the box
+
+
+def test_near_and_far_come_from_the_scene() -> None:
+    scene, _ = random_scene()
+    rays = set_near_far(bundle(torch.zeros(3)), scene)
+    assert rays.nears is not None and rays.nears.unique().tolist() == [pytest.approx(scene.near)]
+    scene.near = scene.far = None
+    rays = set_near_far(bundle(torch.zeros(3)), scene)
+    assert rays.nears is not None and rays.fars is not None
+    near, far = intersect_box(rays.origins, rays.directions, scene.space.aabb)
+    assert torch.equal(rays.nears, near) and torch.equal(rays.fars, far)
+    scene.bounded = False
+    rays = set_near_far(bundle(torch.zeros(3)), scene)
+    assert rays.fars is not None and rays.fars.unique().tolist() == [FAR_PLANE]
+    kept = set_near_far(rays, random_scene()[0])
+    assert kept.fars is not None and kept.fars.unique().tolist() == [FAR_PLANE]
+
+
+def test_samples_follow_one_another_between_near_and_far() -> None:
+    scene, _ = random_scene()
+    times = torch.linspace(0, 1, 8)[:, None]
+    sampler = ProposalSampling(scene, CONFIG).eval()
+    samples, _ = sampler(bundle(times[:, 0]), times, scene)
+    assert samples.starts.shape == (8, 10) and torch.equal(samples.times, times)
+    assert (samples.deltas > 0).all()
+    torch.testing.assert_close(samples.ends[:, :-1], samples.starts[:, 1:])
+    assert samples.starts.min() >= 1.6 - 1e-5 and samples.ends.max() <= 3.4 + 1e-5
+    again, _ = sampler(bundle(times[:, 0]), times, scene)
+    assert torch.equal(samples.starts, again.starts)
+
+
+def test_samples_are_where_the_density_is_at_their_time() -> None:
+    """A wall at z = 0 before t = .5 and at z = -.5 after it."""
+    scene, _ = random_scene()
+
+    def density(level: int, positions: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        wall = torch.where(times < 0.5, 0.0, -0.5)[:, None]
+        return 50.0 * ((positions[..., 2:] - wall).abs() < 0.15)
+
+    scene.proposal_density = density  # type: ignore[method-assign]
+    times = torch.tensor([[0.0], [1.0]])
+    sampler = ProposalSampling(scene, ProposalSamplingConfig(proposal_samples=(128,), samples=32)).eval()
+    rays = random_samples(torch.zeros(1)).rays(torch.tensor([0, 0]))
+    same = RayBundle(origins=rays.origins, directions=rays.directions, pixel_area=torch.ones(2, 1))
+    samples, _ = sampler(same, times, scene)
+    height = samples.positions[..., 2].median(dim=1).values
+    torch.testing.assert_close(height, torch.tensor([0.1, -0.4]), atol=0.1, rtol=0)
+
+
+def test_proposals_learn_from_the_interlevel_loss() -> None:
+    scene, _ = random_scene()
+    times = torch.rand(8, 1)
+    sampler = ProposalSampling(scene, CONFIG)
+    sampler.set_step(0)
+    samples, proposed = sampler(bundle(times[:, 0]), times, scene)
+    weights = torch.zeros_like(samples.starts)
+    weights[:, 3] = 1.0
+    interlevel, distortion = proposal_losses(proposed, weights)
+    assert interlevel.item() > 0 and distortion.item() >= 0
+    interlevel.backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in scene.proposal_fields.parameters())
+
+
+def test_as_many_passes_as_proposal_fields() -> None:
+    scene, _ = random_scene()
+    with pytest.raises(ValueError, match="2 entries for 1 proposal fields"):
+        ProposalSampling(scene, ProposalSamplingConfig(proposal_samples=(64, 32)))
