@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
@@ -22,12 +22,13 @@ from semflow_nerfstudio.sampling.proposal import Proposed, ProposalSampling, Pro
 from semflow_nerfstudio.scene import Scene, SceneConfig
 from semflow_nerfstudio.scene_frames import SceneFrames
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
-from semflow_nerfstudio.training.losses import line_of_sight_loss
+from semflow_nerfstudio.training.losses import color_loss, line_of_sight_loss
 from semflow_nerfstudio.training.objective import (
     LossWeights,
     Observed,
     as_color,
     dynamic_losses,
+    given_distance,
     observe,
     static_losses,
 )
@@ -50,7 +51,7 @@ class SemanticFlowModelConfig(ModelConfig):
     """Proposal sampling."""
     losses: LossWeights = field(default_factory=LossWeights)
     """Weights of the losses."""
-    static_steps: int = 150
+    static_steps: int = 250
     """Steps of the first stage, which trains the static field alone on what does not move (needs motion masks)."""
     mover_ray_share: float = 0.5
     """Share of a training batch's rays that get the dynamic field: first those known to show motion."""
@@ -102,7 +103,7 @@ class SemanticFlowModel(Model):
             self.first_frame[name], count = count, count + len(f.cameras)
         self.train_psnr = torch.zeros(())
         self.step = 0
-        self._maps: dict[str, tuple[tuple[int, ...], Tensor]] = {}
+        self._maps: dict[str, tuple[tuple[int, ...] | None, Tensor]] = {}
 
     def scene(self, name: str) -> Scene:
         """A scene by name."""
@@ -176,6 +177,7 @@ class SemanticFlowModel(Model):
             maps=self.feature_maps(name),
             static_only=self.static_stage,
             mover_rays=self.mover_rays(rays),
+            moving=self.known_moving(rays),
             training=self.training,
         )
         return SceneOutputs(name, rows, rays, rendered, proposed)
@@ -183,7 +185,8 @@ class SemanticFlowModel(Model):
     def ray_outputs(self, part: SceneOutputs) -> dict[str, Tensor]:
         """What a rendered batch shows, one row a ray; `camera_outputs` makes pictures of it."""
         out = part.rendered
-        background = self.renderer_rgb.background_color.to(out.rgb)  # type: ignore[union-attr]
+        renderer = self.renderer_rgb
+        background = renderer.get_background_color(renderer.background_color, out.rgb.shape, out.rgb.device)
         outputs = {
             "rgb": out.rgb + (1 - out.accumulation[:, None]) * background,
             "accumulation": out.accumulation[:, None],
@@ -234,22 +237,28 @@ class SemanticFlowModel(Model):
             return torch.full_like(rays.origins[:, :1], time)
         return rays.times.reshape(-1, 1).to(rays.origins).clamp(0, 1)
 
+    def known_moving(self, rays: RayBundle) -> Bool[Tensor, "R"] | None:
+        """In training, which rays the motion masks know to show something that moves."""
+        moving = rays.metadata.get("moving") if self.training and rays.metadata else None
+        return moving.reshape(-1) if isinstance(moving, Tensor) else None
+
     def mover_rays(self, rays: RayBundle) -> Int[Tensor, "M"] | None:
         """In training, the rays that get the dynamic field: those known to show motion, and some of the others."""
-        moving = rays.metadata.get("moving") if self.training and rays.metadata else None
-        if not isinstance(moving, Tensor) or self.config.mover_ray_share >= 1:
+        moving = self.known_moving(rays)
+        if moving is None or self.config.mover_ray_share >= 1:
             return None
-        order = moving.reshape(-1).float() + torch.rand(len(moving), device=moving.device)
+        order = moving + torch.rand(len(moving), device=moving.device)
         return order.topk(max(1, int(self.config.mover_ray_share * len(moving)))).indices
 
     def feature_maps(self, name: str) -> Float[Tensor, "F h w C"] | None:
         """Feature maps of a scene's frames: fresh, with gradient, every few training steps, kept in between."""
         if self.shared is None or not self.config.render.flow_features:
             return None
-        version = tuple(p._version for p in self.shared.encoder.parameters())
+        # Fused optimizers do not raise the parameters' own versions.
+        version = (self.step, *(p._version for p in self.shared.encoder.parameters()))
         if self.training and self.step % self.config.encoder_every == 0:
             maps = self.shared.encode(self.scene(name).bank)
-            self._maps[name] = (version, maps.detach())
+            self._maps[name] = (None, maps.detach())
             return maps
         kept = self._maps.get(name)
         if kept is not None and (self.training or kept[0] == version):
@@ -264,7 +273,10 @@ class SemanticFlowModel(Model):
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
     ) -> dict[str, Tensor]:
-        """Weighted losses of a training batch."""
+        """Weighted losses of a training batch; of an evaluation batch, whose rays are rendered for looks, colour's."""
+        if "parts" not in outputs:
+            image = as_color(batch["image"].to(self.device)[..., :3])
+            return {"color": self.config.losses.color * color_loss(outputs["rgb"], image)}
         total: dict[str, Tensor] = {}
         for part in outputs["parts"]:
             scene, w = self.scene(part.name), self.config.losses
@@ -291,8 +303,9 @@ class SemanticFlowModel(Model):
         result = {"interlevel": w.proposal * interlevel, "distortion": w.distortion * distortion}
         if seen.inverse_depth is None or w.proposal_line_of_sight <= 0:
             return result
-        known = seen.inverse_depth.isfinite() & (seen.inverse_depth > 0)
-        given = seen.z_ratio / torch.where(known, seen.inverse_depth, 1.0)
+        known, given = given_distance(seen)
+        if self.static_stage:
+            known = known & seen.static
         for samples, weights in zip(part.proposed.ray_samples[:-1], part.proposed.weights, strict=True):
             if weights.requires_grad:
                 middle = (samples.frustums.starts + samples.frustums.ends)[..., 0] / 2

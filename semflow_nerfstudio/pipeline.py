@@ -67,7 +67,8 @@ class SemanticFlowPipeline(VanillaPipeline):
             for name in images[0]:
                 values = [image[name] for image in images if not math.isnan(image[name])]
                 result[f"{name}_std"] = statistics.pstdev(values) if values else math.nan
-        return {name: None if math.isnan(value) else value for name, value in result.items()}
+        # ns-eval writes JSON, which knows no NaN; the loggers of a training run take nothing but numbers.
+        return {name: None if get_std and math.isnan(value) else value for name, value in result.items()}
 
     def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
         """Load a checkpoint; weights that are missing or left over are an error, never silently random."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from semflow_nerfstudio.fields.dynamic_field import DynamicFieldOutputs
@@ -25,7 +25,7 @@ from semflow_nerfstudio.rendering.compositing import (
     opacities,
     paper_blended_weights,
 )
-from semflow_nerfstudio.rendering.samples import Samples, heaviest, pick
+from semflow_nerfstudio.rendering.samples import Samples, heaviest, pick, pick_weights
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.shared import SharedNetworks
 
@@ -131,6 +131,7 @@ def render_rays(
     maps: Float[Tensor, "F h w C"] | None = None,
     static_only: bool = False,
     mover_rays: Int[Tensor, "M"] | None = None,
+    moving: Bool[Tensor, "R"] | None = None,
     training: bool = False,
 ) -> Rendered:
     """Render rays through a scene.
@@ -143,9 +144,13 @@ def render_rays(
         maps: Feature maps of the scene's frames.
         static_only: Leave the dynamic field out (the first stage of training).
         mover_rays: Evaluate the dynamic field on these rays only; None: on all.
+        moving: Rays known to show something that moves: they teach the static field nothing, which otherwise grows
+            ghosts of the movers and loses what they hide.
         training: The rays' times are exactly frame times, and all mover rays get flows.
     """
     static = scene.static(samples)
+    if moving is not None:
+        static = static.stop_gradient(moving)
     static_alphas = opacities(static.density, samples.deltas)
     static_weights = field_weights(static_alphas)
     if static_only:
@@ -237,7 +242,7 @@ def trace_flows(scene: Scene, out: Rendered, config: RenderConfig, training: boo
         config.substeps,
         config.integrator,
     )
-    return FlowPass(rays, rows, picked, points, window, trajectories, pick(share, picked))
+    return FlowPass(rays, rows, picked, points, window, trajectories, pick_weights(share, picked))
 
 
 def static_semantics(
@@ -253,10 +258,12 @@ def static_semantics(
     logits = torch.zeros(1, device=trunk.device)
     if maps is not None:
         logits = shared.static_logits(maps, scene.bank, pick(out.samples.positions, picked))
+    stopped = config.semantic_gradient == "stopped"
     if scene.residual:
-        logits = logits + scene.static_residual(pick(trunk, picked))
-    own, share = pick(out.static_weights, picked), pick(out.weights.static, picked)
-    if config.semantic_gradient == "stopped":
+        kept = pick(trunk, picked)
+        logits = logits + scene.static_residual(kept.detach() if stopped else kept)
+    own, share = pick(out.static_weights, picked), pick_weights(out.weights.static, picked)
+    if stopped:
         own, share = own.detach(), share.detach()
     return composite(own, logits), composite(share, logits)
 
@@ -286,7 +293,8 @@ def flow_semantics(
         logits = out.logits.new_zeros(*flow.picked.shape, out.logits.shape[-1])
     if not scene.residual:
         return logits, logits
-    return logits, logits + scene.flow_residual(pick(dynamic.trunk[flow.rows], flow.picked))
+    trunk = pick(dynamic.trunk[flow.rows], flow.picked)
+    return logits, logits + scene.flow_residual(trunk.detach() if config.semantic_gradient == "stopped" else trunk)
 
 
 @dataclass
@@ -312,12 +320,12 @@ def render_advected(scene: Scene, out: Rendered, rows: Int[Tensor, "A"], step: i
     rays = flow.rays[rows]
     dynamic = scene.dynamic(positions, times, samples.directions[rays][:, None].expand_as(positions))
     weights = field_weights(opacities(dynamic.density, pick(samples.deltas[rays], flow.picked[rows])))
-    logits = None
+    logits, stopped = None, config.semantic_gradient == "stopped"
     if flow.shared_logits is not None:
         per_flow = flow.shared_logits[rows]
         if scene.residual:
-            per_flow = per_flow + scene.flow_residual(dynamic.trunk)
-        logits = composite(weights.detach() if config.semantic_gradient == "stopped" else weights, per_flow)
+            per_flow = per_flow + scene.flow_residual(dynamic.trunk.detach() if stopped else dynamic.trunk)
+        logits = composite(weights.detach() if stopped else weights, per_flow)
     return Advected(composite(weights, dynamic.rgb), weights, dynamic.blend, logits)
 
 

@@ -24,9 +24,9 @@ from semflow_nerfstudio.scene_frames import SceneFrames
 class SceneConfig:
     """Size of what every scene has of its own."""
 
-    static: StaticFieldConfig = field(default_factory=lambda: StaticFieldConfig(GridConfig(8, 2, 16, 16, 512)))
+    static: StaticFieldConfig = field(default_factory=lambda: StaticFieldConfig(GridConfig(8, 4, 16, 16, 256)))
     """Static field."""
-    dynamic: DynamicFieldConfig = field(default_factory=lambda: DynamicFieldConfig(GridConfig(8, 2, 16, 16, 256)))
+    dynamic: DynamicFieldConfig = field(default_factory=lambda: DynamicFieldConfig(GridConfig(8, 4, 16, 16, 256)))
     """Dynamic field."""
     flow: FlowFieldConfig = field(default_factory=lambda: FlowFieldConfig(GridConfig(4, 2, 15, 8, 64)))
     """Flow field."""

@@ -87,7 +87,7 @@ def test_options_reach_every_part_of_the_model() -> None:
 def test_other_dataparsers_can_be_named(parser: str) -> None:
     config = parse(f"semantic-flow-lite --data /somewhere {parser}")
     assert isinstance(config.pipeline.datamanager, SemFlowDataManagerConfig)
-    assert parser.split("-")[0] in type(config.pipeline.datamanager.dataparser).__name__.lower()
+    assert parser.split("-", maxsplit=1)[0] in type(config.pipeline.datamanager.dataparser).__name__.lower()
 
 
 def test_parsing_leaves_the_registered_configs_alone() -> None:

@@ -25,7 +25,7 @@ compat.allow_numpy_scalars_in_checkpoints()
 compat.silence_upstream_warnings()
 
 
-def optimizers(max_steps: int, fields: float = 1e-2) -> dict:
+def optimizers(max_steps: int, fields: float = 2e-2) -> dict:
     """One Adam per parameter group; the groups start when they first get gradients."""
     rates = {"fields": fields, "flow": fields / 2, "proposals": fields, "semantics": fields / 4}
     return {

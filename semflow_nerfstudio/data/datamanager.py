@@ -90,8 +90,8 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """Rays and the pixels they belong to, on the datamanager's device.
 
-        Beside the keys of `SemFlowDataset`, `indices` (R, 3) holds frame, row and column, `image_width` (R, 1) the
-        width of the frame, which turns flow into shares of the image. `image` is float32 in [0, 1].
+        Beside the keys of `SemFlowDataset`, `indices` (R, 3) holds frame, row and column, `image_size` (R, 2) the
+        width and height of the frame, which turn flow into shares of the image. `image` is float32 in [0, 1].
         """
         ray_bundle, batch = super().next_train(step)
         batch = self._finish_batch(batch, self.train_dataset)
@@ -106,7 +106,8 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
         return ray_bundle, self._finish_batch(batch, self.eval_dataset)
 
     def _finish_batch(self, batch: dict[str, Any], dataset: SemFlowDataset) -> dict[str, Any]:
-        batch["image_width"] = dataset.cameras.width[batch["indices"][:, 0].cpu()].float()
+        frames = batch["indices"][:, 0].cpu()
+        batch["image_size"] = torch.cat([dataset.cameras.width[frames], dataset.cameras.height[frames]], dim=-1).float()
         batch = {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
         if batch["image"].dtype == torch.uint8:
             batch["image"] = batch["image"].float() / 255.0

@@ -21,7 +21,7 @@ class DynamicFieldConfig:
     """Spatial size of its 4-D hash grid."""
     max_time_resolution: int = 128
     """Cells along the time axis at most; up to this many, frames lie exactly on the grid's vertices."""
-    hidden_dim: int = 64
+    hidden_dim: int = 32
     """Width of the hidden layers."""
     trunk_dim: int = 15
     """Width of the trunk feature."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from semflow_nerfstudio.encodings.hash_grid import HashGrid
@@ -34,12 +34,13 @@ class StaticFieldConfig:
 
     grid: GridConfig
     """Its hash grid."""
-    hidden_dim: int = 64
+    hidden_dim: int = 32
     """Width of the hidden layers."""
     trunk_dim: int = 15
     """Width of the trunk feature that colour and the semantic residual read."""
-    direction_bands: int = 2
-    """Bands of spherical harmonics for view-dependent colour; 0 for colour that depends on the point alone."""
+    direction_bands: int = 0
+    """Bands of spherical harmonics for view-dependent colour; 0 for colour that depends on the point alone, which
+    serves new views better where a clip shows a point from few directions."""
     density_bias: float = -1.0
     """Added to the density logit: how empty space is at the start."""
 
@@ -53,6 +54,14 @@ class FieldOutputs:
     rgb: Float[Tensor, "*batch 3"]
     trunk: Float[Tensor, "*batch G"]
     """Feature that means something in its own scene only."""
+
+    def stop_gradient(self, where: Bool[Tensor, "rays"]) -> FieldOutputs:
+        """The same values, without gradient on some of the rays (the first axis)."""
+
+        def stop(values: Tensor) -> Tensor:
+            return torch.where(where.reshape(-1, *[1] * (values.dim() - 1)), values.detach(), values)
+
+        return FieldOutputs(stop(self.density), stop(self.rgb), stop(self.trunk))
 
 
 class ColorHead(nn.Module):

@@ -34,8 +34,9 @@ def bilinear_lookup(
     _, h, w, channels = maps.shape
     x = (pixels[:, 0] * (w / width) - PIXEL_CENTER).clamp(0, w - 1)
     y = (pixels[:, 1] * (h / height) - PIXEL_CENTER).clamp(0, h - 1)
-    left = x.detach().floor().clamp(max=max(w - 2, 0))
-    top = y.detach().floor().clamp(max=max(h - 2, 0))
+    # Rays without direction (nerfstudio makes some) have no pixels, yet need cells that exist; features get to be NaN.
+    left = x.detach().floor().clamp(max=max(w - 2, 0)).nan_to_num()
+    top = y.detach().floor().clamp(max=max(h - 2, 0)).nan_to_num()
     fx, fy = x - left, y - top
     corner = (frame * h + top.long()) * w + left.long()
     right, below = int(w > 1), w * int(h > 1)

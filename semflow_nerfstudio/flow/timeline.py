@@ -67,7 +67,9 @@ class Timeline(nn.Module):
         moves. `at_frames` says that all indices are integers, when the last time has no weight and is left out.
         """
         radius = size // 2
-        base = index.round() if at_frames else index.floor()
+        # A time that is a frame's but for rounding belongs to that frame, not to the gap before it.
+        nearest = index.round()
+        base = nearest if at_frames else torch.where((index - nearest).abs() < 1e-4, nearest, index.floor())
         offsets = torch.arange(-radius, radius + (1 if at_frames else 2), device=index.device)
         members = base[:, None] + offsets
         weight = (1 + radius - (members - index[:, None]).abs()).clamp(0, 1)

@@ -59,6 +59,20 @@ def heaviest(weights: Float[Tensor, "R S"], count: int) -> Int[Tensor, "R k"]:
     return weights.detach().topk(count, dim=-1).indices.sort(dim=-1).values
 
 
+def pick_weights(weights: Float[Tensor, "R S"], index: Int[Tensor, "R k"]) -> Float[Tensor, "R k"]:
+    """Weights of the `heaviest` samples, standing in for all of the ray's.
+
+    The heaviest one left out is subtracted, so that a sample fades in as it enters the selection and nothing jumps,
+    and the rest is scaled to the ray's whole sum.
+    """
+    kept = weights.gather(1, index)
+    if index.shape[-1] >= weights.shape[-1]:
+        return kept
+    threshold = weights.detach().topk(index.shape[-1] + 1, dim=-1).values[:, -1:]
+    faded = (kept - threshold).clamp(min=0)
+    return faded * (weights.sum(-1, keepdim=True) / faded.sum(-1, keepdim=True).clamp(min=1e-8)).clamp(max=1e4)
+
+
 def pick(values: Float[Tensor, "R S *rest"], index: Int[Tensor, "R k"]) -> Float[Tensor, "R k *rest"]:
     """Values of the picked samples of each ray."""
     if values.dim() > 2:

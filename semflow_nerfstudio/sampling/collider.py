@@ -16,17 +16,21 @@ FAR_PLANE = 1000.0
 
 
 def set_near_far(rays: RayBundle, scene: Scene) -> RayBundle:
-    """Set `nears` and `fars` (R, 1) in scene units, unless a crop has set them already."""
-    if rays.nears is not None and rays.fars is not None:
-        return rays
+    """Set `nears` and `fars` (R, 1) in scene units; those that a crop has set already are cut to the scene's."""
     if scene.near is not None and scene.far is not None:
-        rays.nears = torch.full_like(rays.origins[..., :1], scene.near)
-        rays.fars = torch.full_like(rays.origins[..., :1], scene.far)
+        near = torch.full_like(rays.origins[..., :1], scene.near)
+        far = torch.full_like(rays.origins[..., :1], scene.far)
     elif scene.bounded:
-        rays.nears, rays.fars = intersect_box(rays.origins, rays.directions, scene.space.aabb)
+        near, far = intersect_box(rays.origins, rays.directions, scene.space.aabb)
     else:
-        rays.nears = torch.full_like(rays.origins[..., :1], NEAR_PLANE)
-        rays.fars = torch.full_like(rays.origins[..., :1], FAR_PLANE)
+        near = torch.full_like(rays.origins[..., :1], NEAR_PLANE)
+        far = torch.full_like(rays.origins[..., :1], FAR_PLANE)
+    if rays.nears is not None and rays.fars is not None:
+        enter, leave = torch.maximum(near, rays.nears), torch.minimum(far, rays.fars)
+        # No space is left to rays that miss the crop, so that they show the background, at the far end.
+        missed = leave <= enter
+        near, far = torch.where(missed, far, enter), torch.where(missed, far, leave)
+    rays.nears, rays.fars = near, far
     return rays
 
 

@@ -30,7 +30,7 @@ class ProposalSamplingConfig:
 
     proposal_samples: tuple[int, ...] = (64,)
     """Samples of each proposal pass, coarse to fine; as many passes as the scene has proposal fields."""
-    samples: int = 32
+    samples: int = 24
     """Samples that the fields are evaluated at."""
     update_every: int = 3
     """Steps between updates of the proposal fields once they have warmed up."""

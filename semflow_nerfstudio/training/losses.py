@@ -75,10 +75,10 @@ def ray_smoothness_loss(
 
 
 def time_smoothness_loss(
-    forward: Float[Tensor, "*batch 3"], backward: Float[Tensor, "*batch 3"], weight: Tensor | None = None
+    after: Float[Tensor, "*batch 3"], before: Float[Tensor, "*batch 3"], weight: Tensor | None = None
 ) -> Float[Tensor, ""]:
-    """Little acceleration: the steps from the frame before and to the frame after agree (second order in time)."""
-    return masked_mean((forward + backward).abs().sum(-1), weight)
+    """Little acceleration: the mean velocities after and before a frame agree (second order in time), L1."""
+    return masked_mean((after - before).abs().sum(-1), weight)
 
 
 def magnitude_loss(displacement: Float[Tensor, "*batch 3"], weight: Tensor | None = None) -> Float[Tensor, ""]:

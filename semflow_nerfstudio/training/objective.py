@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from semflow_nerfstudio.cameras import PIXEL_CENTER
+from semflow_nerfstudio.flow.trajectories import integrate
 from semflow_nerfstudio.rendering.compositing import composite, field_weights, mean_distance
 from semflow_nerfstudio.rendering.samples import pick
 from semflow_nerfstudio.renderer import Rendered, RenderConfig, render_advected, seen_motion, seen_points
@@ -17,6 +18,8 @@ from semflow_nerfstudio.training import losses as L
 
 FLOW_WIDTH = 480.0
 """Optical flow losses are in pixels of an image this wide."""
+MIN_ACCUMULATION = 0.05
+"""Rays that see less than this have no place, and so no optical flow."""
 
 
 @dataclass
@@ -57,7 +60,7 @@ class LossWeights:
     """Blending weight everywhere: hidden and unseen space is static until something says otherwise."""
     dynamicness: float = 0.01
     """The movers' share of a pixel toward its motion mask."""
-    line_of_sight: float = 0.3
+    line_of_sight: float = 0.1
     """Weights of moving rays near the aligned disparity's distance."""
     line_of_sight_static: float = 0.03
     """Likewise on static rays, which have parallax of their own."""
@@ -85,7 +88,9 @@ class Observed:
 
     image: Float[Tensor, "R 3"]
     pixel: Float[Tensor, "R 2"]
-    """Pixel centre (u, v) divided by the image width."""
+    """Pixel centre (u, v) as a share of the image's width and height."""
+    aspect: Float[Tensor, "R"]
+    """Image height divided by width."""
     frame: Int[Tensor, "R"]
     """Index of the training frame in its scene."""
     z_ratio: Float[Tensor, "R"]
@@ -94,7 +99,7 @@ class Observed:
     motion: UInt8[Tensor, "R"] | None = None
     """0 static, 1 moving, 255 unknown."""
     flow: tuple[Tensor, Tensor] | None = None
-    """Forward flow / width (R, 2) and its mask (R,)."""
+    """Forward flow (R, 2) as shares of the image's width and height, and its mask (R,)."""
     flow_backward: tuple[Tensor, Tensor] | None = None
     inverse_depth: Float[Tensor, "R"] | None = None
     """Aligned inverse camera-z depth, NaN unknown."""
@@ -122,7 +127,7 @@ def static_losses(out: Rendered, seen: Observed, w: LossWeights) -> dict[str, Te
     result = {"color": w.color * L.color_loss(out.static_rgb, seen.image, static)}
     if out.static_logits is not None and seen.labels is not None:
         result["semantic"] = w.semantic * L.semantic_loss(out.static_logits, seen.labels, static.float())
-    result.update(depth_losses(out, seen, w))
+    result.update(depth_losses(out, seen, w, static_only=True))
     return result
 
 
@@ -163,7 +168,7 @@ def dynamic_losses(
         still = mean_distance(out.static_weights[mover_rays], distances)
         result["order"] = w.order * L.order_loss(own, still, static[mover_rays])
     result.update(mover_losses(scene, out, seen, w, config, direction, advected))
-    result.update(flow_losses(scene, out, seen, w))
+    result.update(flow_losses(scene, out, seen, w, config))
     result.update(depth_losses(out, seen, w))
     return result
 
@@ -198,78 +203,109 @@ def mover_losses(
     return result
 
 
-def flow_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights) -> dict[str, Tensor]:
+def flow_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights, config: RenderConfig) -> dict[str, Tensor]:
     """Induced optical flow against the given one, and priors on the flow field."""
     flow, result = out.flow, {}
     assert flow is not None
     if flow.trajectories.shape[2] < 3:
         return result
     cameras, rays = scene.bank.cameras, flow.rays
-    points, errors = seen_points(out)[rays], []
+    size = torch.tensor([cameras.width, cameras.height], device=rays.device)
+    scale = FLOW_WIDTH * torch.stack([torch.ones_like(seen.aspect), seen.aspect], dim=-1)[rays]
+    points, solid, errors = seen_points(out)[rays], out.accumulation[rays] > MIN_ACCUMULATION, []
     for step, given, neighbour in ((1, seen.flow, scene.next_frame), (-1, seen.flow_backward, scene.previous_frame)):
         if given is None:
             continue
         target = neighbour[seen.frame[rays]]
         pixels, depth = cameras.project(points + seen_motion(out, step), target.clamp(min=0))
-        valid = given[1][rays] & (target >= 0) & (depth > 1e-3)
-        induced = torch.where(valid[:, None], pixels / cameras.width - seen.pixel[rays], 0.0)
-        errors.append(
-            L.optical_flow_loss(induced * FLOW_WIDTH, given[0][rays] * FLOW_WIDTH, valid, w.flow_robust_scale)
-        )
+        valid = given[1][rays] & (target >= 0) & (depth > 1e-3) & solid
+        induced = torch.where(valid[:, None], pixels / size - seen.pixel[rays], 0.0)
+        errors.append(L.optical_flow_loss(induced * scale, given[0][rays] * scale, valid, w.flow_robust_scale))
     if errors:
         result["optical_flow"] = w.optical_flow * torch.stack(errors).mean()
-    forward, backward, weight = flow.displacement(1), flow.displacement(-1), flow.weights.detach()
+    weight = flow.weights.detach()
+    forward, backward = (flow.displacement(d) / gap_in_taus(scene, out, d)[:, None, None] for d in (1, -1))
     both = (flow.exists(1) & flow.exists(-1))[:, None]
     result["flow_smooth"] = w.flow_smooth * (
-        L.time_smoothness_loss(forward, backward, weight * both) + L.ray_smoothness_loss(forward, flow.points, weight)
+        L.time_smoothness_loss(forward, -backward, weight * both) + L.ray_smoothness_loss(forward, flow.points, weight)
     )
     result["flow_magnitude"] = w.flow_magnitude * L.magnitude_loss(forward)
     result["static_flow"] = w.static_flow * L.static_flow_loss(forward, seen.static[rays, None].expand_as(weight))
     if w.flow_cycle > 0:
-        result["flow_cycle"] = w.flow_cycle * L.cycle_loss(flow.points, forward_and_back(scene, out), weight)
+        result["flow_cycle"] = w.flow_cycle * L.cycle_loss(flow.points, forward_and_back(scene, out, config), weight)
     return result
 
 
-def forward_and_back(scene: Scene, out: Rendered) -> Float[Tensor, "Q k 3"]:
-    """The flow pass's points one frame forward, and back with the velocity that is there."""
+def gap_in_taus(scene: Scene, out: Rendered, step: int) -> Float[Tensor, "Q"]:
+    """Signed time from the flow pass's rays to the window's neighbouring frame time; `step` where there is none."""
     flow = out.flow
     assert flow is not None
-    column = flow.window.center + 1
-    there = flow.trajectories[:, :, column]
-    time = scene.bank.timeline.time(flow.window.index[:, column].to(there))
-    gap = ((time - out.samples.times[flow.rays, 0]) / scene.timeline.tau)[:, None, None]
-    times = time[:, None, None].expand(*there.shape[:2], 1).reshape(-1, 1)
-    return there - gap * scene.velocity(there.reshape(-1, 3), times).reshape(there.shape)
+    times = out.samples.times[flow.rays, 0]
+    neighbour = scene.bank.timeline.time(flow.window.index[:, flow.window.center + step].to(times))
+    gap = (neighbour - times) / scene.timeline.tau
+    return torch.where(flow.exists(step), gap, float(step))
 
 
-def depth_losses(out: Rendered, seen: Observed, w: LossWeights) -> dict[str, Tensor]:
+def forward_and_back(scene: Scene, out: Rendered, config: RenderConfig) -> Float[Tensor, "Q k 3"]:
+    """The flow pass's points one frame forward, and back again."""
+    flow = out.flow
+    assert flow is not None
+    there = flow.trajectories[:, :, flow.window.center + 1]
+    start = scene.bank.timeline.time(flow.window.index[:, flow.window.center + 1].to(there))
+
+    def per_point(values: Tensor) -> Tensor:
+        return values[:, None].expand(there.shape[:2]).reshape(-1, 1)
+
+    back = integrate(
+        scene.velocity,
+        there.reshape(-1, 3),
+        per_point(start),
+        per_point(out.samples.times[flow.rays, 0] - start),
+        scene.timeline.tau,
+        config.substeps,
+        config.integrator,
+    )
+    return back.reshape(there.shape)
+
+
+def depth_losses(out: Rendered, seen: Observed, w: LossWeights, static_only: bool = False) -> dict[str, Tensor]:
     """Geometry from disparity: along the line of sight where it is aligned, relative where it is not."""
     result = {}
     distances = out.samples.distances
-    if seen.inverse_depth is not None:
-        known = seen.inverse_depth.isfinite() & (seen.inverse_depth > 0)
-        given = seen.z_ratio / torch.where(known, seen.inverse_depth, 1.0)
-        for name, rays, weights, factor in (
-            ("line_of_sight", seen.moving & (seen.motion is not None), out.weights.total, w.line_of_sight),
-            ("line_of_sight_static", seen.static, out.static_weights, w.line_of_sight_static),
-        ):
-            if factor > 0:
-                result[name] = factor * L.line_of_sight_loss(
-                    weights, distances, given, known & rays, w.line_of_sight_tolerance
-                )
-        if seen.motion is None:
-            result["line_of_sight"] = w.line_of_sight_static * L.line_of_sight_loss(
-                out.weights.total, distances, given, known, w.line_of_sight_tolerance
-            )
-        if w.depth_guided_blend > 0 and out.dynamic is not None:
-            rays = out.mover_rays
-            result["depth_guided_blend"] = w.depth_guided_blend * L.depth_guided_blend_loss(
-                out.dynamic.blend, distances[rays], given[rays], (seen.moving & known)[rays]
-            )
-    elif seen.disparity is not None and w.depth > 0:
-        inverse = seen.z_ratio / out.distance.clamp(min=L.EPS)
-        result["depth"] = w.depth * L.relative_depth_loss(inverse, seen.disparity, seen.frame)
+    if seen.inverse_depth is None:
+        if seen.disparity is not None and w.depth > 0:
+            wanted = seen.disparity if not static_only else torch.where(seen.static, seen.disparity, torch.nan)
+            inverse = seen.z_ratio / out.distance.clamp(min=L.EPS)
+            result["depth"] = w.depth * L.relative_depth_loss(inverse, wanted, seen.frame)
+        return result
+    known, given = given_distance(seen)
+    static = known & (seen.static if seen.motion is not None else True)
+    result["line_of_sight_static"] = w.line_of_sight_static * L.line_of_sight_loss(
+        out.static_weights if seen.motion is not None else out.weights.total,
+        distances,
+        given,
+        static,
+        w.line_of_sight_tolerance,
+    )
+    if seen.motion is None or static_only:
+        return result
+    moving = known & seen.moving
+    result["line_of_sight"] = w.line_of_sight * L.line_of_sight_loss(
+        out.weights.total, distances, given, moving, w.line_of_sight_tolerance
+    )
+    if w.depth_guided_blend > 0 and out.dynamic is not None:
+        rays = out.mover_rays
+        result["depth_guided_blend"] = w.depth_guided_blend * L.depth_guided_blend_loss(
+            out.dynamic.blend, distances[rays], given[rays], moving[rays]
+        )
     return result
+
+
+def given_distance(seen: Observed) -> tuple[Tensor, Float[Tensor, "R"]]:
+    """Whether the aligned disparity says where a ray ends, and at which distance along it (1 where it does not)."""
+    assert seen.inverse_depth is not None
+    known = seen.inverse_depth.isfinite() & (seen.inverse_depth > 0)
+    return known, seen.z_ratio / torch.where(known, seen.inverse_depth, 1.0)
 
 
 def random_rays(mask: Tensor, count: int) -> Int[Tensor, "Q"]:
@@ -315,13 +351,14 @@ def observe(
         values, mask = get(name), column(f"{name}_mask")
         if values is None or mask is None:
             return None
-        return values.float() / width, mask.bool()
+        return values.float() / size, mask.bool()
 
-    indices, image, width = get("indices"), get("image"), get("image_width")
-    assert indices is not None and image is not None and width is not None
+    indices, image, size = get("indices"), get("image"), get("image_size")
+    assert indices is not None and image is not None and size is not None
     return Observed(
         image=as_color(image[:, :3]),
-        pixel=(indices[:, [2, 1]] + PIXEL_CENTER) / width,
+        pixel=(indices[:, [2, 1]] + PIXEL_CENTER) / size,
+        aspect=size[:, 1] / size[:, 0],
         frame=indices[:, 0] - first_frame,
         z_ratio=z_ratio.reshape(-1).to(device),
         labels=column("labels"),

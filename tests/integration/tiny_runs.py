@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
@@ -30,7 +30,7 @@ FRAMES, WIDTH, HEIGHT = 4, 48, 27
 CLASSES_OUTPUTS = {"semantics", "semantics_overlay", "semantic_entropy"}
 OUTPUTS = {"rgb", "accumulation", "depth", "static_rgb", "dynamic_rgb", "dynamicness", "flow"} | CLASSES_OUTPUTS
 """What every run shows."""
-STATIC_STEPS = 2
+STATIC_STEPS = 3
 
 
 def tiny_model(**changes: Any) -> SemanticFlowModelConfig:
@@ -60,7 +60,6 @@ def tiny_config(data: Path | DataParserConfig, out: Path, steps: int = 4, **mode
     config.pipeline.datamanager.dataparser = parser
     config.pipeline.datamanager.data = parser.data
     config.output_dir, config.experiment_name = out, "tiny"
-    config.vis = "viewer"
     return config
 
 
@@ -71,17 +70,27 @@ def shrink(config: TrainerConfig) -> None:
     config.logging.local_writer.enable = False
 
 
-def train(config: TrainerConfig, before_step: Callable[[int], None] | None = None) -> Trainer:
-    """nerfstudio's trainer, without server; `before_step` is told every step before it is trained."""
-    config.vis = "tensorboard"
+def set_up(config: TrainerConfig, vis: Literal["tensorboard", "viewer"] = "tensorboard") -> Trainer:
+    """nerfstudio's trainer, ready to train."""
+    config.vis = vis
     seed_everything(config.machine.seed)
     config.set_timestamp()
     trainer = config.setup(local_rank=0, world_size=1)
     config.save_config()
     trainer.setup()
+    return trainer
+
+
+def train(config: TrainerConfig, before_step: Callable[[Trainer, int], None] | None = None) -> Trainer:
+    """nerfstudio's trainer, when it is done; `before_step` is called with it and the step that comes next."""
+    trainer = set_up(config)
     if before_step is not None:
+
+        def call(step: int) -> None:
+            before_step(trainer, step)
+
         where = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION]
-        trainer.callbacks.append(TrainingCallback(where, lambda step: before_step(step), update_every_num_iters=1))
+        trainer.callbacks.append(TrainingCallback(where, call, update_every_num_iters=1))
     try:
         trainer.train()
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -17,10 +17,10 @@ from websockets.sync.client import connect
 class ViewerClient:
     """Sees what a browser would: the controls, and the images that come back.
 
-        with ViewerClient(port) as client:
-            client.look((0.0, 0.0, 5.0))
-            image = client.next_image()
-            client.set("Output type", "depth")
+    with ViewerClient(port) as client:
+        client.look((0.0, 0.0, 5.0), (1.0, 0.0, 0.0, 0.0))
+        image = client.next_image(width=512)
+        client.set("Output type", "depth")
     """
 
     def __init__(self, port: int) -> None:
@@ -36,7 +36,7 @@ class ViewerClient:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def look(self, position: tuple[float, ...], wxyz: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0)) -> None:
+    def look(self, position: Sequence[float], wxyz: Sequence[float]) -> None:
         """Move the camera: OpenCV axes, viser's units."""
         self._send("ViewerCameraMessage", wxyz=wxyz, position=position, fov=0.8, aspect=16 / 9, **_UNUSED)
 
@@ -51,14 +51,17 @@ class ViewerClient:
         control["value"] = value
         self._send("GuiUpdateMessage", id=control["id"], updates={"value": value})
 
-    def next_image(self, timeout: float = 20.0) -> UInt8[np.ndarray, "H W 3"]:
-        """Wait for an image, and then until no better one follows; TimeoutError if none comes."""
+    def next_image(self, width: int, timeout: float = 20.0) -> UInt8[np.ndarray, "H W 3"]:
+        """Wait for an image that is that wide: the viewer sends smaller ones first. TimeoutError if none comes."""
         self.image = None
-        self.wait(lambda: self.image is not None, timeout)
-        while self._receive(0.8):
-            continue
-        assert self.image is not None
-        return np.asarray(Image.open(io.BytesIO(self.image)).convert("RGB"))
+        end = time.monotonic() + timeout
+        while True:
+            self.wait(lambda: self.image is not None, end - time.monotonic())
+            assert self.image is not None
+            image = np.asarray(Image.open(io.BytesIO(self.image)).convert("RGB"))
+            if image.shape[1] == width and not self._another_image(0.25):
+                return image
+            self.image = None
 
     def wait(self, until: Callable[[], bool], timeout: float = 20.0) -> None:
         """Receive until something is so."""
@@ -72,16 +75,21 @@ class ViewerClient:
     def _send(self, kind: str, **content: Any) -> None:
         self._socket.send(msgspec.msgpack.encode({"type": kind, **content}))
 
-    def _receive(self, timeout: float) -> bool:
-        """One packet; returns whether it had an image."""
+    def _another_image(self, seconds: float) -> bool:
+        before, end = self.image, time.monotonic() + seconds
+        while self.image is before and (left := end - time.monotonic()) > 0:
+            self._receive(left)
+        return self.image is not before
+
+    def _receive(self, timeout: float) -> None:
+        """One packet of messages."""
         try:
             packet = self._socket.recv(timeout)
         except TimeoutError:
-            return False
+            return
         assert isinstance(packet, bytes)
         messages = msgspec.msgpack.decode(packet)
-        messages = messages if isinstance(messages, list) else [messages]
-        for message in messages:
+        for message in messages if isinstance(messages, list) else [messages]:
             if message["type"].startswith("GuiAdd"):
                 self.controls[message["id"]] = message
             elif message["type"] == "GuiUpdateMessage" and message["id"] in self.controls:
@@ -90,7 +98,6 @@ class ViewerClient:
                 self.controls.pop(message["id"], None)
             elif message["type"] == "BackgroundImageMessage":
                 self.image = message["rgb_bytes"]
-        return any(message["type"] == "BackgroundImageMessage" for message in messages)
 
 
 _UNUSED = {"look_at": (0.0, 0.0, 0.0), "up_direction": (0.0, 0.0, 1.0)}

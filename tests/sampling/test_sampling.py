@@ -38,8 +38,20 @@ def test_near_and_far_come_from_the_scene() -> None:
     scene.bounded = False
     rays = set_near_far(bundle(torch.zeros(3)), scene)
     assert rays.fars is not None and rays.fars.unique().tolist() == [FAR_PLANE]
-    kept = set_near_far(rays, random_scene()[0])
-    assert kept.fars is not None and kept.fars.unique().tolist() == [FAR_PLANE]
+
+
+def test_crops_are_cut_to_the_scene() -> None:
+    """nerfstudio says 1e10 for rays that miss the box, 0 where a camera stands in it."""
+    scene, _ = random_scene()
+    rays = bundle(torch.zeros(3))
+    rays.nears = torch.tensor([[2.0], [0.0], [1e10]])
+    rays.fars = torch.tensor([[9.0], [2.5], [1e10]])
+    cut = set_near_far(rays, scene)
+    assert cut.nears is not None and cut.fars is not None
+    torch.testing.assert_close(cut.nears[:, 0], torch.tensor([2.0, 1.6, 3.4]))
+    torch.testing.assert_close(cut.fars[:, 0], torch.tensor([3.4, 2.5, 3.4]))
+    samples, _ = ProposalSampling(scene, CONFIG).eval()(rays, torch.zeros(3, 1), scene)
+    assert samples.positions.isfinite().all() and not samples.deltas[2].any()
 
 
 def test_samples_follow_one_another_between_near_and_far() -> None:

@@ -1,0 +1,167 @@
+"""nerfstudio's viewer on a trained run, driven as a browser would: every output, time, crop, split screen."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import viser.transforms as vtf
+from conftest import TrainedRun
+from nerfstudio.configs.base_config import ViewerConfig
+from nerfstudio.utils import writer
+from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
+from nerfstudio.viewer_legacy.server.viewer_utils import get_free_port
+from tiny_runs import OUTPUTS, forget_writers, model_of, parameters, set_up, tiny_config
+from torch import Tensor
+from viewer_client import ViewerClient
+
+from semflow_nerfstudio.runs import Run, load_run
+
+WIDTH, HEIGHT = 64, 36
+"""Of finished images; while a camera moves they are smaller."""
+
+
+@dataclass
+class Session:
+    """A viewer and who looks at it."""
+
+    viewer: Viewer
+    client: ViewerClient
+    rendered: list[dict[str, Tensor]]
+    """Outputs of the images so far; `time` is that of the camera."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that renders for the client lives."""
+        (thread,) = self.viewer.render_statemachines.values()
+        return thread.is_alive()
+
+    def show(self, label: str, value: object) -> np.ndarray:
+        """Change a control and wait for the image."""
+        self.client.set(label, value)
+        image = self.client.next_image(WIDTH)
+        assert self.alive, f"the render thread died of {label} = {value}"
+        return image
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run: TrainedRun) -> Run:
+    return load_run(tiny_run.folder)
+
+
+@pytest.fixture(scope="module")
+def session(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """What `ns-viewer` starts, and a client that stands where the first training camera stands."""
+    rendered: list[dict[str, Tensor]] = []
+    model = model_of(run)
+    render = model.get_outputs_for_camera
+
+    def watch(camera, obb_box=None):
+        outputs = render(camera, obb_box)
+        rendered.append({**outputs, "time": camera.times})
+        return outputs
+
+    model.get_outputs_for_camera = watch  # type: ignore[method-assign]
+    port = get_free_port()
+    viewer = Viewer(
+        ViewerConfig(websocket_host="127.0.0.1", websocket_port=port, image_format="png"),
+        log_filename=tmp_path_factory.mktemp("viewer") / "viewer.log",
+        datapath=Path(run.config.pipeline.datamanager.data),
+        pipeline=run.pipeline,
+        train_lock=threading.Lock(),
+    )
+    run.config.logging.local_writer.enable = False
+    writer.setup_local_writer(run.config.logging, max_iter=1)
+    viewer.init_scene(run.pipeline.datamanager.train_dataset, "completed", run.pipeline.datamanager.eval_dataset)
+    viewer.update_scene(step=5)
+    pose = run.frames.camera_to_worlds[0].numpy()
+    turned = vtf.SO3.from_matrix(pose[:, :3]) @ vtf.SO3.from_x_radians(np.pi)
+    with ViewerClient(port) as client:
+        client.look((VISER_NERFSTUDIO_SCALE_RATIO * pose[:, 3]).tolist(), turned.wxyz.tolist())
+        client.wait(lambda: client.image is not None)
+        client.set("Max res", WIDTH)
+        client.next_image(WIDTH)
+        yield Session(viewer, client, rendered)
+    viewer.viser_server.stop()
+    forget_writers()
+    del model.get_outputs_for_camera
+
+
+def test_every_output_can_be_chosen(session: Session) -> None:
+    options = session.client.control("Output type")["options"]
+    assert set(options) >= OUTPUTS | {"gl_z_buf_depth"} and options[0] == "rgb"
+    for name in (*options[1:], "rgb"):
+        image = session.show("Output type", name)
+        assert image.shape == (HEIGHT, WIDTH, 3), name
+        outputs = session.rendered[-1]
+        if name in outputs and outputs[name].shape[-1] == 3:
+            np.testing.assert_array_equal(image, (outputs[name] * 255).byte().numpy(), err_msg=name)
+        assert {*outputs} - {"time"} <= set(options)
+
+
+def test_time_can_be_moved(session: Session) -> None:
+    """A moment in between, and both ends of the slider."""
+    session.show("Output type", "semantics_overlay")
+    for time in (0.35, 1.0, 0.0):
+        session.show("Time", time)
+        shown = session.rendered[-1]["time"]
+        assert shown is not None and shown.item() == pytest.approx(time)
+
+
+def test_crop_and_split_screen_and_depth(session: Session) -> None:
+    session.show("Crop center", (50.0, 50.0, 50.0))
+    for output in ("dynamicness", "depth", "rgb"):
+        session.show("Output type", output)
+        session.show("Enable ", True)  # the crop, in which nothing is
+        if output == "rgb":
+            assert (session.rendered[-1]["accumulation"] == 0).all()
+        session.show("Enable ", False)
+    session.show("Enable", True)  # the split screen
+    session.show("Output render split", "semantics")
+    session.show("Enable", False)
+    session.show("Composite depth", False)
+    image = session.show("Composite depth", True)
+    assert np.array_equal(image, (session.rendered[-1]["rgb"] * 255).byte().numpy())
+
+
+def test_moving_the_camera_interrupts_and_goes_on(session: Session) -> None:
+    session.client.set("Max res", 164)
+    for k in range(12):
+        session.client.look((0.3 * k, -8.0, 0.0), (0.7071, -0.7071, 0.0, 0.0))
+    session.client.next_image(164)
+    assert session.alive
+
+
+def test_viewer_of_a_training_run(scene: Path, tmp_path: Path) -> None:
+    """What `ns-train` starts by default: images come while training goes on."""
+    config = tiny_config(scene, tmp_path, steps=100_000)
+    config.viewer.websocket_host, config.viewer.websocket_port = "127.0.0.1", get_free_port()
+    trainer = set_up(config, vis="viewer")
+    seen: list[int] = []
+
+    def watch() -> None:
+        try:
+            with ViewerClient(config.viewer.websocket_port) as client:
+                client.look((0.0, -9.0, 0.0), (0.7071, -0.7071, 0.0, 0.0))
+                for label, value in (("Max res", 64), ("Output type", "semantics"), ("Time", 0.5)):
+                    client.image = None
+                    client.set(label, value)
+                    client.wait(lambda: client.image is not None)
+                    seen.append(trainer.step)
+        finally:
+            trainer.stop_training = True
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        trainer.train()
+    finally:
+        thread.join()
+        trainer.shutdown()
+        forget_writers()
+    assert len(seen) == 3 and 0 < seen[-1] < 100_000
+    assert all(value.isfinite().all() for value in parameters(trainer).values())
