@@ -1,7 +1,7 @@
 """Time hash grid backends against nerfstudio's own torch HashEncoding, all in one run.
 
-    python benchmarks/encodings.py                # CPU: 65,536 points, some two minutes on two cores
-    python benchmarks/encodings.py --device cuda  # 2**20 points
+    python -m benchmarks.encodings                # CPU: 65,536 points, some two minutes on two cores
+    python -m benchmarks.encodings --device cuda  # 2**20 points
 
 Every repeat times all encodings once, one after the other, so that a busy moment of the machine hits them alike.
 Figures are medians, with the minimum beside them. What cannot run here says "not measured" and why.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.machine import describe
 from semflow_nerfstudio.encodings.hash_grid import HashGrid
 
 FEATURES = 2
@@ -120,7 +120,7 @@ def measure(device: torch.device, num_points: int, repeats: int, configurations:
                 for name in PASSES:
                     case.milliseconds[name].append(case.run(name))
     rows = [case.row() for case in cases]
-    result: dict[str, Any] = {"machine": _machine(device), "points": num_points, "repeats": repeats, "rows": rows}
+    result: dict[str, Any] = {"machine": describe(device), "points": num_points, "repeats": repeats, "rows": rows}
     for configuration in configurations:
         baseline = _find(rows, "nerfstudio torch", configuration)
         for row in rows:
@@ -178,29 +178,6 @@ def _find(rows: list[dict[str, Any]], name: str, configuration: str) -> dict[str
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _machine(device: torch.device) -> dict[str, Any]:
-    machine: dict[str, Any] = {"device": device.type, "cpu": _cpu_name(), "threads": torch.get_num_threads()}
-    machine.update(python=platform.python_version(), torch=torch.__version__)
-    for package in ("numba", "triton"):
-        try:
-            machine[package] = __import__(package).__version__
-        except ImportError:
-            machine[package] = "not installed"
-    if device.type == "cuda":
-        machine["gpu"] = torch.cuda.get_device_name(device)
-    return machine
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 def _print(result: dict[str, Any]) -> None:

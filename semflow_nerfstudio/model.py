@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from semflow_nerfstudio.evaluation.image_metrics import ImageEvaluation
 from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_rays, seen_motion, seen_points
-from semflow_nerfstudio.sampling.proposal import Proposed, ProposalSampling, ProposalSamplingConfig, proposal_losses
+from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig, Proposed, proposal_losses
 from semflow_nerfstudio.scene import Scene, SceneConfig
 from semflow_nerfstudio.scene_frames import SceneFrames
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
-from semflow_nerfstudio.training.losses import color_loss, line_of_sight_loss
+from semflow_nerfstudio.training.losses import color_loss, surface_loss
 from semflow_nerfstudio.training.objective import (
     LossWeights,
     Observed,
@@ -77,6 +77,8 @@ class SemanticFlowModel(Model):
     """Semantic fields of one or several dynamic scenes."""
 
     config: SemanticFlowModelConfig
+    class_colors: Tensor
+    """RGB in [0, 1] of the classes, (C, 3)."""
 
     def populate_modules(self) -> None:
         """Build the scenes and what they share from the datamanager's frames."""
@@ -301,7 +303,7 @@ class SemanticFlowModel(Model):
         w = self.config.losses
         interlevel, distortion = proposal_losses(part.proposed, part.rendered.weights.total)
         result = {"interlevel": w.proposal * interlevel, "distortion": w.distortion * distortion}
-        if seen.inverse_depth is None or w.proposal_line_of_sight <= 0:
+        if seen.inverse_depth is None or w.proposal_surface <= 0:
             return result
         known, given = given_distance(seen)
         if self.static_stage:
@@ -309,8 +311,8 @@ class SemanticFlowModel(Model):
         for samples, weights in zip(part.proposed.ray_samples[:-1], part.proposed.weights, strict=True):
             if weights.requires_grad:
                 middle = (samples.frustums.starts + samples.frustums.ends)[..., 0] / 2
-                loss = line_of_sight_loss(weights[..., 0], middle, given, known, w.line_of_sight_tolerance)
-                result["proposal_line_of_sight"] = w.proposal_line_of_sight * loss
+                loss = surface_loss(weights[..., 0], middle, given, known, w.surface_tolerance)
+                result["proposal_surface"] = result.get("proposal_surface", 0.0) + w.proposal_surface * loss
         return result
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:

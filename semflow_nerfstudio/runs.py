@@ -63,6 +63,7 @@ def load_run(path: Path, test_mode: str = "test") -> Run:
 
     Raises:
         FileNotFoundError: there is no run at the path.
+        ValueError: its checkpoint is damaged, or of another configuration.
     """
     from nerfstudio.utils.eval_utils import eval_setup
 
@@ -74,7 +75,10 @@ def load_run(path: Path, test_mode: str = "test") -> Run:
         if not nested:
             raise FileNotFoundError(f"{file}: there is no trained run here; give the folder that holds config.yml")
         file = max(nested, key=lambda p: p.stat().st_mtime)
-    config, pipeline, _, _ = eval_setup(file, test_mode=test_mode)  # type: ignore[arg-type]
+    try:
+        config, pipeline, _, _ = eval_setup(file, test_mode=test_mode)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        raise ValueError(f"{file.parent}: {' '.join(str(error).split())}") from error
     assert isinstance(pipeline, SemanticFlowPipeline)
     return Run(config, pipeline)
 

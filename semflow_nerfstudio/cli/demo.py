@@ -38,7 +38,7 @@ class Demo:
     """Width x height of the scene's images."""
     frames: int = 12
     """Frames of the clip."""
-    steps: int = 1200
+    steps: int = 1500
     """Training steps."""
     views: int = 24
     """Held-out views that are scored, evenly spread over times and cameras."""
@@ -93,15 +93,18 @@ class Demo:
         """Train `semantic-flow-lite`; returns the run, its seconds and how many rays it saw."""
         from semflow_nerfstudio.cli.report import progress
         from semflow_nerfstudio.configs.methods import lite
+        from semflow_nerfstudio.data.datamanager import SemFlowDataManagerConfig
         from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
         from semflow_nerfstudio.runs import train
 
         config = lite(self.steps)
-        config.pipeline.datamanager.dataparser = DynamicSceneDataParserConfig(data=scene)
-        config.pipeline.datamanager.data = scene
+        manager = config.pipeline.datamanager
+        assert isinstance(manager, SemFlowDataManagerConfig)
+        manager.dataparser = DynamicSceneDataParserConfig(data=scene)
+        manager.data = scene
         config.output_dir, config.experiment_name = self.out / "runs", "demo"
         config.machine.seed = self.seed
-        rays = config.pipeline.datamanager.train_num_rays_per_batch * self.steps
+        rays = manager.train_num_rays_per_batch * self.steps
         with progress("Training") as update:
             run, seconds = train(config, lambda step, psnr: update(step + 1, self.steps, f"psnr {psnr:.1f}"))
         return run, seconds, rays

@@ -24,6 +24,8 @@ class Evaluate:
         from semflow_nerfstudio.cli.report import finite, print_scores, progress, write_json
         from semflow_nerfstudio.runs import evaluate, evenly_spaced, load_run
 
+        if self.views is not None and self.views < 1:
+            raise ValueError(f"--views is {self.views}: use at least 1, or leave it out to score all views.")
         run = load_run(self.run)
         total = len(run.pipeline.datamanager.eval_dataset)  # type: ignore[arg-type]
         views = None if self.views is None else evenly_spaced(total, self.views)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 from semflow_nerfstudio.cli.demo import Demo
 from semflow_nerfstudio.cli.evaluate import Evaluate
@@ -27,7 +28,7 @@ def entrypoint() -> None:
     try:
         command.main()
     except (FileNotFoundError, FileExistsError, ValueError) as error:
-        Console(stderr=True).print(f"[bold red]semflow:[/] {error}", highlight=False)
+        Console(stderr=True).print(f"[bold red]semflow:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

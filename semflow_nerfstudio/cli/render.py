@@ -47,6 +47,8 @@ class Render:
         from semflow_nerfstudio.visuals.render_video import render_video
         from semflow_nerfstudio.visuals.trajectories import RenderView, to_cameras
 
+        if not 0 < self.scale < float("inf"):
+            raise ValueError(f"--scale is {self.scale}: use a number above 0, such as 0.5.")
         run = load_run(self.run, "inference")
         camera = "file" if self.camera_path is not None else self.path
         time = self.time if self.time is not None else (None if camera in ("file", "frames") else (0.0, 1.0))
@@ -56,7 +58,7 @@ class Render:
             return median_depth(outputs["depth"], outputs["accumulation"])
 
         views = named_path(camera, run.frames, self.num_frames, self.frame, focus, time, self.camera_path)
-        views = [v.scaled_to(round(v.width * self.scale), round(v.height * self.scale)) for v in views]
+        views = [v.scaled_to(*(max(1, round(side * self.scale)) for side in (v.width, v.height))) for v in views]
         with progress("Rendering") as update:
             render_video(run, views, self.out, self.outputs, self.fps, self.legend, self.captions, update)
         print(self.out)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from nerfstudio.configs.base_config import LoggingConfig, MachineConfig, ViewerConfig
-from semflow_nerfstudio.configs.optimizers import FusedAdamConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from semflow_nerfstudio import compat
+from semflow_nerfstudio.configs.optimizers import FusedAdamConfig
 from semflow_nerfstudio.configs.schedulers import WarmupDecayConfig
 from semflow_nerfstudio.data.datamanager import SemFlowDataManagerConfig
 from semflow_nerfstudio.data.frame_sampler import SemFlowPixelSamplerConfig
@@ -25,7 +25,7 @@ compat.allow_numpy_scalars_in_checkpoints()
 compat.silence_upstream_warnings()
 
 
-def optimizers(max_steps: int, fields: float = 2e-2) -> dict:
+def optimizers(max_steps: int, fields: float = 3e-2) -> dict:
     """One Adam per parameter group; the groups start when they first get gradients."""
     rates = {"fields": fields, "flow": fields / 2, "proposals": fields, "semantics": fields / 4}
     return {

@@ -50,6 +50,8 @@ def space_time_grid(grid: GridConfig, time_resolution: int) -> HashGrid:
         log2_hashmap_size=grid.log2_hashmap_size,
         base_resolution=(grid.base_resolution,) * 3 + (time_resolution,),
         max_resolution=(grid.max_resolution,) * 3 + (time_resolution,),
+        backend=grid.backend,
+        time_gradient=False,  # nothing moves in time but where it is told to
     )
 
 

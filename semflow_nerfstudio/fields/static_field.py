@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,6 +27,9 @@ class GridConfig:
     """Cells along an axis of the coarsest level."""
     max_resolution: int = 512
     """Cells along an axis of the finest level."""
+    backend: Literal["auto", "torch", "numba", "triton", "tcnn"] = "auto"
+    """What computes it: auto takes the fastest that is there and shares its parameters with all others; tcnn
+    (tiny-cuda-nn, where it is installed, for 3-D grids) keeps parameters of its own."""
 
 
 @dataclass
@@ -94,6 +98,7 @@ class StaticField(nn.Module):
             log2_hashmap_size=grid.log2_hashmap_size,
             base_resolution=grid.base_resolution,
             max_resolution=grid.max_resolution,
+            backend=grid.backend,
         )
         self.trunk = mlp(self.grid.output_dim, config.hidden_dim, 1 + config.trunk_dim, bias=False)
         self.color = ColorHead(config.trunk_dim, config.hidden_dim, config.direction_bands)

@@ -103,6 +103,24 @@ def dynamicness_loss(dynamicness: Float[Tensor, "R"], moving: Tensor, known: Ten
     return masked_mean(-(target * p.log() + (1 - target) * (1 - p).log()), known)
 
 
+def surface_loss(
+    weights: Float[Tensor, "R S"],
+    distances: Float[Tensor, "R S"],
+    given: Float[Tensor, "R"],
+    mask: Tensor,
+    tolerance: float,
+) -> Float[Tensor, ""]:
+    """Nothing in front of the given distance, and the ray ends there: sum_front w + (1 - sum_around w)^2.
+
+    `around` is within the relative tolerance, `front` nearer than that. Unlike the line-of-sight loss it has no
+    barrier: thinning what wrongly stands in front costs nothing, even while it uncovers what lies far behind.
+    """
+    log_ratio = distances.clamp(min=EPS).log() - given.clamp(min=EPS).log()[:, None]
+    in_front = (weights * (log_ratio < -tolerance)).sum(-1)
+    around = (weights * (log_ratio.abs() <= tolerance)).sum(-1)
+    return masked_mean(in_front + (1 - around).square(), mask)
+
+
 def line_of_sight_loss(
     weights: Float[Tensor, "R S"],
     distances: Float[Tensor, "R S"],
@@ -116,20 +134,6 @@ def line_of_sight_loss(
     """
     ratio = (distances.clamp(min=EPS).log() - given.clamp(min=EPS).log()[:, None]).abs()
     return masked_mean((weights * (ratio - tolerance).clamp(min=0)).sum(-1), mask)
-
-
-def empty_space_loss(
-    weights: Float[Tensor, "R S"],
-    distances: Float[Tensor, "R S"],
-    given: Float[Tensor, "R"],
-    mask: Tensor,
-    tolerance: float | Tensor,
-) -> Float[Tensor, ""]:
-    """No weight in front of the given distance (by more than the relative tolerance), most of it around."""
-    log_ratio = distances.clamp(min=EPS).log() - given.clamp(min=EPS).log()[:, None]
-    in_front = (weights.square() * (log_ratio < -tolerance)).sum(-1)
-    around = (weights * (log_ratio.abs() <= tolerance)).sum(-1)
-    return masked_mean(in_front + (1 - around).square(), mask)
 
 
 def normalize_by_mad(values: Float[Tensor, "R"], mask: Bool[Tensor, "R"]) -> Float[Tensor, "R"]:
@@ -161,16 +165,6 @@ def relative_depth_loss(
         total = total + (predicted - given)[rays].square().mean()
         count += 1
     return total / max(count, 1)
-
-
-def metric_depth_loss(
-    inverse_depth: Float[Tensor, "R"], given: Float[Tensor, "R"], weight: Tensor | None = None
-) -> Float[Tensor, ""]:
-    """Rendered against given inverse camera-z depth, relative L1; unknown (NaN) pixels say nothing."""
-    known = given.isfinite()
-    safe = torch.where(known, given, 1.0).clamp(min=EPS)
-    error = (inverse_depth - safe).abs() / safe
-    return masked_mean(error.clamp(max=1.0), known if weight is None else known * weight)
 
 
 def order_loss(

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from semflow_nerfstudio.cameras import PIXEL_CENTER
 from semflow_nerfstudio.flow.trajectories import integrate
+from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_advected, seen_motion, seen_points
 from semflow_nerfstudio.rendering.compositing import composite, field_weights, mean_distance
 from semflow_nerfstudio.rendering.samples import pick
-from semflow_nerfstudio.renderer import Rendered, RenderConfig, render_advected, seen_motion, seen_points
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.training import losses as L
 
@@ -30,7 +30,7 @@ class LossWeights:
     """Colour of both fields together."""
     static_color: float = 1.0
     """Colour of the static field alone, on static pixels."""
-    dynamic_color: float = 1.0
+    dynamic_color: float = 3.0
     """Colour of the dynamic field alone, on moving pixels."""
     advected_color: float = 1.0
     """Colour of the dynamic field one frame away along the flow, on moving pixels."""
@@ -60,10 +60,12 @@ class LossWeights:
     """Blending weight everywhere: hidden and unseen space is static until something says otherwise."""
     dynamicness: float = 0.01
     """The movers' share of a pixel toward its motion mask."""
-    line_of_sight: float = 0.1
-    """Weights of moving rays near the aligned disparity's distance."""
-    line_of_sight_static: float = 0.03
-    """Likewise on static rays, which have parallax of their own."""
+    surface: float = 0.3
+    """Moving rays end at the aligned disparity's distance."""
+    surface_tolerance: float = 0.03
+    """Relative distance from there that counts as being there."""
+    line_of_sight_static: float = 0.01
+    """Weights of static rays near the aligned disparity's distance; weak, for they have parallax of their own."""
     line_of_sight_tolerance: float = 0.02
     """Relative distance from the disparity's surface that costs nothing."""
     depth: float = 0.04
@@ -76,8 +78,8 @@ class LossWeights:
     """Entropy of the dynamic weights and of the blending weight."""
     proposal: float = 1.0
     """Interlevel loss of the proposal sampling."""
-    proposal_line_of_sight: float = 0.05
-    """Line-of-sight loss on the proposal weights: sampling finds surfaces at once."""
+    proposal_surface: float = 0.02
+    """The same as `surface` for the proposal densities, on all rays: sampling finds surfaces at once."""
     distortion: float = 0.002
     """Distortion loss of the final weights."""
 
@@ -290,8 +292,8 @@ def depth_losses(out: Rendered, seen: Observed, w: LossWeights, static_only: boo
     if seen.motion is None or static_only:
         return result
     moving = known & seen.moving
-    result["line_of_sight"] = w.line_of_sight * L.line_of_sight_loss(
-        out.weights.total, distances, given, moving, w.line_of_sight_tolerance
+    result["surface"] = w.surface * L.surface_loss(
+        out.weights.total, distances, given, moving, w.surface_tolerance
     )
     if w.depth_guided_blend > 0 and out.dynamic is not None:
         rays = out.mover_rays
@@ -343,6 +345,9 @@ def observe(
         values = values if rows is None else values[rows.to(values.device)]
         return values.to(device, non_blocking=True)
 
+    size = get("image_size")
+    assert size is not None
+
     def column(name: str) -> Tensor | None:
         values = get(name)
         return None if values is None else values[:, 0]
@@ -353,8 +358,8 @@ def observe(
             return None
         return values.float() / size, mask.bool()
 
-    indices, image, size = get("indices"), get("image"), get("image_size")
-    assert indices is not None and image is not None and size is not None
+    indices, image = get("indices"), get("image")
+    assert indices is not None and image is not None
     return Observed(
         image=as_color(image[:, :3]),
         pixel=(indices[:, [2, 1]] + PIXEL_CENTER) / size,

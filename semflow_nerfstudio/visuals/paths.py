@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -68,8 +67,9 @@ def named_path(
         views = stabilised(views, window=2.0)
     if len(views) < 2:
         return time_sweep(start, num_frames)
-    steps = max(1, -(-num_frames // (len(views) - 1)))
-    return retime(interpolate([replace(v) for v in views], steps), time)
+    # Every so-manieth frame of a finer path: evenly spaced, and exactly as many as asked for.
+    path = interpolate(views, max(1, num_frames - 1))[:: len(views) - 1]
+    return retime(path[:num_frames], time)
 
 
 def median_depth(depth: Float[Tensor, "H W 1"], accumulation: Float[Tensor, "H W 1"]) -> float:

@@ -53,16 +53,27 @@ def test_batches_hold_the_pixels_that_their_rays_see(tmp_path):
     rays, batch = manager.next_train(0)
     frame, row, column = batch["indices"].unbind(-1)
     items = [manager.train_dataset[k] for k in range(FRAMES)]
-    for key in set(batch) - {"indices", "image_width"}:
+    for key in set(batch) - {"indices", "image_size"}:
         expected = torch.stack([items[f][key][r, c] for f, r, c in zip(frame, row, column, strict=True)])
         assert batch[key].dtype == expected.dtype, key
         assert torch.allclose(batch[key].float(), expected.float(), atol=1e-6, equal_nan=True), key
-    assert (batch["image_width"] == WIDTH).all() and batch["image_width"].shape == (256, 1)
+    assert torch.equal(batch["image_size"], torch.tensor([[float(WIDTH), float(HEIGHT)]]).expand(256, 2))
     cameras = manager.train_dataset.cameras
     assert torch.equal(rays.origins, cameras.camera_to_worlds[frame, :, 3])
     assert cameras.times is not None and torch.equal(rays.times, cameras.times[frame])
     assert rays.metadata["scene"].shape == (256, 1) and (rays.metadata["scene"] == 0).all()
     assert rays.metadata["directions_norm"].shape == (256, 1)
+
+
+def test_training_rays_know_whether_they_show_motion_and_others_do_not(tmp_path):
+    manager = manage(DynamicSceneDataParserConfig(data=write_dynamic_scene(tmp_path)))
+    rays, batch = manager.next_train(0)
+    moving = rays.metadata["moving"]
+    assert moving.dtype == torch.bool and torch.equal(moving, batch["motion_mask"] == 1)
+    assert moving.any() and not moving.all()
+    assert torch.equal(rays[:5].metadata["moving"], moving[:5])
+    assert "moving" not in manager.next_eval(0)[0].metadata
+    assert "moving" not in manage(BlenderDataParserConfig(data=write_blender(tmp_path))).next_train(0)[0].metadata
 
 
 def test_evaluation_gives_batches_and_whole_images(tmp_path):
@@ -342,5 +353,5 @@ def test_dnerf_lego(test_data):
     cameras = manager.train_dataset.cameras
     assert all(getattr(cameras, name).dtype == torch.float32 for name in ("fx", "fy", "cx", "cy", "times"))
     rays, batch = manager.next_train(0)
-    assert rays.directions.dtype == torch.float32 and set(batch) == {"image", "indices", "image_width"}
+    assert rays.directions.dtype == torch.float32 and set(batch) == {"image", "indices", "image_size"}
     assert 0 <= float(rays.times.min()) and float(rays.times.max()) <= 1

@@ -1,6 +1,7 @@
 """Static, dynamic, flow and proposal fields, and the small networks that they share."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from semflow_nerfstudio.fields.dynamic_field import DynamicField
 from semflow_nerfstudio.fields.flow_field import FlowField
 from semflow_nerfstudio.fields.mlp import frequency_encoding, mlp, spherical_harmonics, truncated_exp
 from semflow_nerfstudio.fields.proposal_field import ProposalField
-from semflow_nerfstudio.fields.static_field import StaticField
+from semflow_nerfstudio.fields.static_field import FieldOutputs, StaticField
 
 
 def random_inputs(count: int = 50) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -33,14 +34,38 @@ def test_ranges_of_what_fields_say() -> None:
     assert ((blend > 0) & (blend < 1)).all()
 
 
-def test_static_colour_depends_on_the_direction_and_density_does_not() -> None:
+@pytest.mark.parametrize("bands", [0, 2, 3])
+def test_colour_depends_on_the_direction_if_it_has_bands_and_density_never_does(bands: int) -> None:
     torch.manual_seed(0)
-    static = StaticField(CONFIG.static)
+    static = StaticField(replace(CONFIG.static, direction_bands=bands))
     shake(static)
     unit, _, directions = random_inputs()
     one, other = static(unit, directions), static(unit, -directions)
     assert torch.equal(one.density, other.density)
-    assert (one.rgb - other.rgb).abs().max() > 1e-3
+    assert ((one.rgb - other.rgb).abs().max() > 1e-3) == (bands > 0)
+
+
+def test_stopped_rays_keep_their_values_and_lose_their_gradients() -> None:
+    torch.manual_seed(0)
+    shape, where = (3, 4), torch.tensor([True, False, True])
+    values = [torch.rand(*shape, requires_grad=True), *(torch.rand(*shape, n, requires_grad=True) for n in (3, 6))]
+    out = FieldOutputs(*values)
+    stopped = out.stop_gradient(where)
+    for source, kept in zip(values, (stopped.density, stopped.rgb, stopped.trunk), strict=True):
+        assert torch.equal(source, kept)
+        (grad,) = torch.autograd.grad(kept.sum(), source)
+        assert not grad[where].any() and (grad[~where] == 1).all()
+
+
+def test_fields_take_the_backend_they_are_told() -> None:
+    grid = replace(CONFIG.static.grid, backend="torch")
+    fields = (
+        StaticField(replace(CONFIG.static, grid=grid)),
+        DynamicField(replace(CONFIG.dynamic, grid=grid), 3),
+        FlowField(replace(CONFIG.flow, grid=grid), 3),
+        ProposalField(replace(CONFIG.proposals[0], grid=grid), 3),
+    )
+    assert [field.grid.backend for field in fields] == ["torch"] * 4
 
 
 def test_dynamic_and_proposal_fields_depend_on_time() -> None:

@@ -80,3 +80,19 @@ def test_static_scene_has_one_time(at_frames: bool) -> None:
     assert timeline.grid_time(torch.tensor([0.7])).item() == 0
     assert torch.equal(window.weight.sum(-1), torch.ones(3)) and torch.equal(window.weight[:, 1], torch.ones(3))
     assert torch.equal(timeline.time(window.index.float()), torch.zeros(window.index.shape))
+
+
+@pytest.mark.parametrize("offset", [-9e-5, 0.0, 9e-5])
+def test_times_that_are_a_frames_but_for_rounding_are_that_frames(offset: float) -> None:
+    timeline = Timeline(UNEVEN)
+    near = timeline.window(torch.tensor([2.0]) + offset, 3, at_frames=False)
+    exact = timeline.window(torch.tensor([2.0]), 3, at_frames=False)
+    assert torch.equal(near.index, exact.index) and near.index.tolist() == [[1, 2, 3, 4]]
+    torch.testing.assert_close(near.weight, exact.weight, atol=1e-4, rtol=0)
+    assert timeline.window(torch.tensor([2 - 2e-4]), 3, at_frames=False).index.tolist() == [[0, 1, 2, 3]]
+
+
+def test_nearly_the_last_frame_has_no_frame_after_it() -> None:
+    window = Timeline(UNEVEN).window(torch.tensor([4 - 5e-5]), 3, at_frames=False)
+    assert window.index[0, window.center].item() == 4
+    torch.testing.assert_close(window.weight, torch.tensor([[1.0, 1.0, 0.0, 0.0]]), atol=1e-4, rtol=0)

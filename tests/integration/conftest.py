@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import tyro
 from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.scripts import train as ns_train
-from tiny_runs import FRAMES, HEIGHT, WIDTH, forget_writers, shrink, tiny_model
+from tiny_runs import FRAMES, HEIGHT, STEPS, WIDTH, TrainedRun, forget_writers, shrink, tiny_model
 
 from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
-
-STEPS = 6
-
-
-@dataclass
-class TrainedRun:
-    """What `ns-train` left on disk."""
-
-    folder: Path
-    config: TrainerConfig
-
-    @property
-    def config_file(self) -> Path:
-        return self.folder / "config.yml"
-
-    @property
-    def checkpoint(self) -> Path:
-        (file,) = (self.folder / "nerfstudio_models").glob("*.ckpt")
-        return file
 
 
 @pytest.fixture(scope="session")

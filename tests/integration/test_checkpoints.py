@@ -9,19 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import TrainedRun
 from nerfstudio.configs.method_configs import all_methods
-from tiny_runs import (
-    HEIGHT,
-    OUTPUTS,
-    WIDTH,
-    model_of,
-    parameters,
-    render,
-    set_up,
-    tiny_config,
-    train,
-)
+from tiny_runs import HEIGHT, OUTPUTS, WIDTH, TrainedRun, model_of, parameters, render, set_up, tiny_config, train
 
 from semflow_nerfstudio.runs import Run, load_run
 
@@ -99,7 +88,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(
     def edit(config) -> None:
         setattr(getattr(config.pipeline.model, part), option, value)
 
-    with pytest.raises(RuntimeError, match=rf"belongs to another configuration: .*{named}.*; load it with") as error:
+    with pytest.raises(ValueError, match=rf"belongs to another configuration: .*{named}.*; load it with") as error:
         load_run(copy_with(tiny_run, tmp_path, edit), "inference")
     assert "\n" not in str(error.value)
 
@@ -108,7 +97,7 @@ def test_a_checkpoint_of_other_sizes_is_refused(tiny_run: TrainedRun, tmp_path: 
     def edit(config) -> None:
         config.pipeline.model.scene.static.hidden_dim += 1
 
-    with pytest.raises(RuntimeError, match="static_field"):
+    with pytest.raises(ValueError, match="static_field"):
         load_run(copy_with(tiny_run, tmp_path, edit), "inference")
 
 

@@ -12,13 +12,12 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import TrainedRun
 from nerfstudio.scripts import render as ns_render
 from nerfstudio.scripts.eval import ComputePSNR
 from nerfstudio.utils import install_checks
 from nerfstudio.utils.colormaps import ColormapOptions, apply_colormap, apply_depth_colormap
 from PIL import Image
-from tiny_runs import FRAMES, HEIGHT, OUTPUTS, WIDTH, render
+from tiny_runs import FRAMES, HEIGHT, OUTPUTS, WIDTH, TrainedRun, render
 
 from semflow_nerfstudio.runs import load_run
 

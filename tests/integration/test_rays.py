@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TrainedRun
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.model_components.renderers import background_color_override_context
-from tiny_runs import OUTPUTS, model_of
+from tiny_runs import OUTPUTS, TrainedRun, model_of
 from torch import Tensor
 
 from semflow_nerfstudio.model import SemanticFlowModel

@@ -6,10 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import STEPS, TrainedRun
 from nerfstudio.engine.trainer import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_runs import STATIC_STEPS, forget_writers, model_of, parameters, set_up, tiny_config, train, without
+from tiny_runs import (
+    STATIC_STEPS,
+    STEPS,
+    TrainedRun,
+    forget_writers,
+    model_of,
+    parameters,
+    set_up,
+    tiny_config,
+    train,
+    without,
+)
 from torch import Tensor
 
 from semflow_nerfstudio.runs import seed_everything

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,25 @@ CLASSES_OUTPUTS = {"semantics", "semantics_overlay", "semantic_entropy"}
 OUTPUTS = {"rgb", "accumulation", "depth", "static_rgb", "dynamic_rgb", "dynamicness", "flow"} | CLASSES_OUTPUTS
 """What every run shows."""
 STATIC_STEPS = 3
+STEPS = 6
+"""Of the run that tests share."""
+
+
+@dataclass
+class TrainedRun:
+    """What `ns-train` left on disk."""
+
+    folder: Path
+    config: TrainerConfig
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "config.yml"
+
+    @property
+    def checkpoint(self) -> Path:
+        (file,) = (self.folder / "nerfstudio_models").glob("*.ckpt")
+        return file
 
 
 def tiny_model(**changes: Any) -> SemanticFlowModelConfig:

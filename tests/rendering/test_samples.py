@@ -1,8 +1,9 @@
 """Samples along rays."""
 
+import pytest
 import torch
 
-from semflow_nerfstudio.rendering.samples import Samples, heaviest, pick
+from semflow_nerfstudio.rendering.samples import Samples, heaviest, pick, pick_weights
 
 
 def make_samples() -> Samples:
@@ -35,3 +36,37 @@ def test_heaviest_samples_stay_in_order_along_the_ray() -> None:
     torch.testing.assert_close(pick(weights, picked), torch.tensor([[0.3, 0.2], [0.5, 0.4]]))
     values = torch.rand(2, 3, 2, 4)
     assert torch.equal(pick(values, picked)[1, 1], values[1, 2])
+
+
+def test_picked_weights_by_hand() -> None:
+    weights = torch.tensor([[0.1, 0.3, 0.2, 0.05]])
+    # less the heaviest one left out, 0.1, they are 0.2 and 0.1, and all weights sum to 0.65
+    expected = torch.tensor([[2, 1]]) * 0.65 / 3
+    torch.testing.assert_close(pick_weights(weights, heaviest(weights, 2)), expected)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8, 99])
+def test_picked_weights_keep_the_whole_sum(count: int) -> None:
+    weights = torch.rand(20, 8, generator=torch.Generator().manual_seed(0)) ** 4
+    kept = pick_weights(weights, heaviest(weights, count))
+    assert (kept >= 0).all() and kept.shape == (20, min(count, 8))
+    torch.testing.assert_close(kept.sum(-1), weights.sum(-1))
+    if count >= 8:
+        assert torch.equal(kept, weights)
+
+
+def test_samples_fade_in_as_they_enter_the_selection() -> None:
+    """One sample overtakes another: each sample's share moves no faster than the weights do."""
+    t = torch.linspace(0, 1, 2001)[:, None]
+    weights = (1 - t) * torch.tensor([[0.5, 0.2, 0.1, 0.05]]) + t * torch.tensor([[0.4, 0.1, 0.25, 0.05]])
+    picked = heaviest(weights, 2)
+    assert len(picked.unique(dim=0)) == 2
+    shares = torch.zeros_like(weights).scatter(1, picked, pick_weights(weights, picked))
+    assert shares.diff(dim=0).abs().max() < 1e-3
+
+
+def test_picked_weights_of_a_ray_that_sees_nothing() -> None:
+    weights = torch.zeros(1, 6, requires_grad=True)
+    kept = pick_weights(weights, heaviest(weights, 2))
+    kept.sum().backward()
+    assert not kept.any() and weights.grad is not None and weights.grad.isfinite().all()

@@ -69,8 +69,9 @@ def test_cycle_and_priors_on_motion() -> None:
     motion = tensor([1, -2, 0], [0, 0, 2])
     assert L.magnitude_loss(motion).item() == pytest.approx((3 + 2) / 2)
     assert L.static_flow_loss(motion, tensor(1, 0)).item() == pytest.approx(5)
-    forward, backward = tensor([1, 0, 0], [1, 0, 0]), tensor([-1, 0, 0], [0.5, 0, 0])
-    assert L.time_smoothness_loss(forward, backward).item() == pytest.approx((0 + 1.5) / 2)
+    after, before = tensor([1, 0, 0], [1, 0, 0]), tensor([1, 0, 0], [-0.5, 0, 2])
+    assert L.time_smoothness_loss(after, before).item() == pytest.approx((0 + 3.5) / 2)
+    assert L.time_smoothness_loss(after, before, tensor(3, 1)).item() == pytest.approx(3.5 / 4)
 
 
 def test_ray_smoothness() -> None:
@@ -112,16 +113,21 @@ def test_line_of_sight() -> None:
     assert L.line_of_sight_loss(weights, distances, given, mask, 0.1).item() == pytest.approx(expected)
 
 
-def test_empty_space() -> None:
+def test_surface() -> None:
     weights, distances = tensor([0.1, 0.2, 0.5, 0.1], [1, 0, 0, 0]), tensor([1, 2, 2.1, 4], [1, 2, 3, 4])
-    loss = L.empty_space_loss(weights, distances, tensor(2, 2), torch.tensor([True, False]), 0.1)
-    assert loss.item() == pytest.approx(0.1**2 + (1 - 0.7) ** 2)
+    loss = L.surface_loss(weights, distances, tensor(2, 2), torch.tensor([True, False]), 0.1)
+    assert loss.item() == pytest.approx(0.1 + (1 - 0.7) ** 2)
 
 
-def test_metric_depth() -> None:
-    inverse, given = tensor(0.5, 0.9, 0.4), tensor(0.4, 1.0, NAN)
-    assert L.metric_depth_loss(inverse, given).item() == pytest.approx((0.25 + 0.1) / 2)
-    assert L.metric_depth_loss(inverse, given, tensor(0, 1, 1)).item() == pytest.approx(0.1)
+def test_surface_has_no_barrier_behind_what_stands_in_front() -> None:
+    """Thinning what is in front helps as much, whether it uncovers the surface's neighbourhood or what is far behind."""
+    front = torch.tensor(0.8, requires_grad=True)
+    for uncovered in (tensor(3.5), tensor(400)):
+        weights = torch.stack([front, front * 0, 1 - front])[None]
+        distances = torch.stack([tensor(1)[0], tensor(2)[0], uncovered[0]])[None]
+        loss = L.surface_loss(weights, distances, tensor(2), YES, 0.03)
+        (slope,) = torch.autograd.grad(loss, front)
+        assert slope.item() == pytest.approx(1)
 
 
 def test_normalize_by_mad() -> None:
@@ -202,7 +208,7 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
     "optical_flow": (lambda x: L.optical_flow_loss(x.expand(1, 2), tensor([3, 3]), YES), -5, 2),
     "robust_flow": (lambda x: L.optical_flow_loss(x.expand(1, 2), tensor([3, 3]), YES, 1.0), -5, 2),
     "cycle": (lambda x: L.cycle_loss(torch.zeros(1, 3), x.expand(1, 3)), 1, 0.1),
-    "time_smoothness": (lambda x: L.time_smoothness_loss(torch.ones(1, 3), -x.expand(1, 3)), 3, 1.2),
+    "time_smoothness": (lambda x: L.time_smoothness_loss(torch.ones(1, 3), x.expand(1, 3)), 3, 1.2),
     "ray_smoothness": (
         lambda x: L.ray_smoothness_loss(
             torch.stack([x * 0, x]).reshape(1, 2, 1).expand(1, 2, 3),
@@ -218,8 +224,7 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
     "dynamicness": (lambda x: L.dynamicness_loss(x.expand(1), YES, YES), 0.1, 0.9),
     "stillness": (lambda x: L.dynamicness_loss(x.expand(1), ~YES, YES), 0.9, 0.1),
     "line_of_sight": (lambda x: L.line_of_sight_loss(near(x), DISTANCES, tensor(3), YES), 1.5, 2.5),
-    "empty_space": (lambda x: L.empty_space_loss(near(x), DISTANCES, tensor(3), YES, 0.1), 1.5, 2.5),
-    "metric_depth": (lambda x: L.metric_depth_loss(x.expand(1), tensor(2)), 3.5, 2.5),
+    "surface": (lambda x: L.surface_loss(near(x), DISTANCES, tensor(3), YES, 0.1), 1.5, 2.5),
     "relative_depth": (
         lambda x: L.relative_depth_loss(torch.stack([x * 0, x * 0 + 2, x]), tensor(0, 2, 4), torch.zeros(3), 3),
         9,

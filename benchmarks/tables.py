@@ -1,0 +1,105 @@
+"""Writes the README's result tables from `benchmarks/results/*.json`: `python -m benchmarks.tables`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+
+SCENE_COLUMNS = {
+    "psnr": ("PSNR", ".1f"),
+    "dynamic_psnr": ("on movers", ".1f"),
+    "ssim": ("SSIM", ".3f"),
+    "miou": ("mIoU", ".3f"),
+    "miou_moving": ("moving", ".3f"),
+    "boundary_f": ("boundary F", ".3f"),
+    "copy_psnr": ("copy PSNR", ".1f"),
+    "copy_miou": ("copy mIoU", ".3f"),
+}
+
+
+def row(cells: list[str]) -> str:
+    """One row of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def number(value: Any, form: str) -> str:
+    """A figure as the table shows it."""
+    return "not measured" if value is None else format(value, form)
+
+
+def load(pattern: str) -> list[dict[str, Any]]:
+    """Result files by name."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(pattern))]
+
+
+def scene_table() -> str:
+    """Scores of held-out views."""
+    head = ["scene", "size", "labels", "seed", "views", "training", *(title for title, _ in SCENE_COLUMNS.values())]
+    lines = [row(head), row(["---"] * len(head))]
+    for result in load("scene_*.json"):
+        scores = result["scores"]
+        cells = [
+            result["scene"],
+            f"1/{result['downscale_factor']:g}",
+            result["labelled_frames"],
+            str(result["seed"]),
+            str(scores["eval_views"]),
+            f"{result['train_seconds']:.0f} s",
+        ]
+        lines.append(row(cells + [number(scores.get(k), form) for k, (_, form) in SCENE_COLUMNS.items()]))
+    return "\n".join(lines)
+
+
+def dnerf_table() -> str:
+    """PSNR on D-NeRF scenes."""
+    head = ["scene", "size", "seed", "views", "training", "PSNR", "SSIM"]
+    lines = [row(head), row(["---"] * len(head))]
+    for result in load("dnerf_*.json"):
+        scores = result["scores"]
+        cells = [result["scene"], f"{result['scale']:g}", str(result["seed"]), str(scores["eval_views"])]
+        cells += [f"{result['train_seconds']:.0f} s", number(scores["psnr"], ".1f"), number(scores["ssim"], ".3f")]
+        lines.append(row(cells))
+    return "\n".join(lines)
+
+
+def encoding_table() -> str:
+    """Time of the hash encodings."""
+    head = ["machine", "dimensions", "levels x table", "times", "encoding", "forward", "forward + backward", "faster"]
+    lines = [row(head), row(["---"] * len(head))]
+    for result in load("encodings_*.json"):
+        machine = result["machine"]
+        for entry in result["rows"]:
+            times = [number(entry.get(key), ".1f") for key in ("forward_ms", "forward_backward_ms")]
+            faster = entry.get("times_faster")
+            cells = [machine.get("gpu", f"{machine['cpu']}, {machine['threads']} threads"), str(entry["dimensions"])]
+            cells += [entry["configuration"], entry["times"] or "-", entry["encoding"]]
+            cells += [time if time == "not measured" else f"{time} ms" for time in times]
+            lines.append(row([*cells, "-" if faster is None else f"{faster:.1f}x"]))
+    return "\n".join(lines)
+
+
+TABLES = {"scenes": scene_table, "dnerf": dnerf_table, "encodings": encoding_table}
+
+
+def render(text: str) -> str:
+    """The README's text with every table between its markers made anew.
+
+    Raises:
+        ValueError: the text lacks a table's markers.
+    """
+    for name, make in TABLES.items():
+        start, end = f"<!-- table: {name} -->\n", "<!-- end of table -->"
+        before, found, rest = text.partition(start)
+        if not found or end not in rest:
+            raise ValueError(f"README.md has no table '{name}' between its markers")
+        text = before + start + make() + "\n" + end + rest.partition(end)[2]
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")
