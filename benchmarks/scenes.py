@@ -31,7 +31,7 @@ class SceneBenchmark:
 
     scenes: list[Path]
     """Folders in the Semantic Dynamic Scene layout."""
-    downscale_factor: float = 4
+    downscale_factor: int = 4
     """Size of the images."""
     labelled_frames: str = "all"
     """Which training frames keep their labels."""

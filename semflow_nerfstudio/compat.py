@@ -28,3 +28,6 @@ def silence_upstream_warnings() -> None:
     warnings.filterwarnings("ignore", message="Using a non-tuple sequence for multidimensional indexing")
     warnings.filterwarnings("ignore", message=".*torch.cuda.amp.*deprecated.*", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*GradScaler is enabled, but CUDA is not available.*")
+    warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True to a scalar")
+    warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step\\(\\)` before")
+    warnings.filterwarnings("ignore", message="`torch.cuda.amp.custom_", category=FutureWarning)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from builders import NUM_CLASSES, TIMES, random_samples, random_scene
-from torch import Tensor
+from torch import Tensor, nn
 
 from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_advected, render_rays, seen_motion, seen_points
 from semflow_nerfstudio.rendering.samples import Samples
@@ -24,9 +24,10 @@ def render(
     config: RenderConfig = ALL,
     training: bool = False,
     static_only: bool = False,
+    moving: Tensor | None = None,
 ) -> Rendered:
     maps = None if shared is None else shared.encode(scene.bank)
-    return render_rays(scene, shared, samples, config, maps, static_only=static_only, training=training)
+    return render_rays(scene, shared, samples, config, maps, static_only, moving=moving, training=training)
 
 
 def at_frames() -> Samples:
@@ -192,12 +193,14 @@ def test_nothing_jumps_at_frames(window: int, side: int) -> None:
     assert change(1e-5) < 0.2 * change(1e-4) + 1e-5
 
 
-def test_nothing_jumps_between_frames() -> None:
+@pytest.mark.parametrize("config", [ALL, RenderConfig()], ids=["every sample", "default"])
+def test_nothing_jumps_between_frames(config: RenderConfig) -> None:
     """The largest change from step to step shrinks with the step; a jump would not."""
     scene, shared = random_scene()
+    assert config.flow_samples < 12 or config is ALL
 
     def largest_step(count: int) -> Tensor:
-        values = values_of(render(scene, shared, sweep(torch.linspace(0, 1, count), rays=3)))
+        values = values_of(render(scene, shared, sweep(torch.linspace(0, 1, count), rays=3), config))
         return values.unflatten(0, (count, -1)).diff(dim=0).abs().amax(dim=(0, 1))
 
     coarse, fine = largest_step(401), largest_step(1601)
@@ -234,12 +237,18 @@ def test_heaviest_samples_only() -> None:
     static = scene.static(samples)
     static_logits = shared.static_logits(shared.encode(scene.bank), scene.bank, samples.positions)
     static_logits = static_logits + scene.static_residual(static.trunk)
+
+    def of_heaviest(weights: Tensor, logits: Tensor, count: int) -> Tensor:
+        """The heaviest samples, less the weight of the next one, scaled to the whole sum."""
+        order = weights.argsort(descending=True).tolist()
+        faded = [(weights[i] - weights[order[count]]).item() for i in order[:count]]
+        scale = weights.sum().item() / sum(faded)
+        terms = (w * scale * logits[i] for i, w in zip(order[:count], faded, strict=True))
+        return sum(terms, torch.zeros(NUM_CLASSES))
+
     for ray in range(3):
-        expected = torch.zeros(NUM_CLASSES)
-        for i in every.weights.static[ray].argsort(descending=True)[:2]:
-            expected = expected + every.weights.static[ray, i] * static_logits[ray, i]
-        for i in every.weights.dynamic[ray].argsort(descending=True)[:3]:
-            expected = expected + every.weights.dynamic[ray, i] * every.flow.logits[ray, i]
+        expected = of_heaviest(every.weights.static[ray], static_logits[ray], 2)
+        expected = expected + of_heaviest(every.weights.dynamic[ray], every.flow.logits[ray], 3)
         torch.testing.assert_close(some.logits[ray], expected, atol=1e-5, rtol=1e-4)
 
 
@@ -308,10 +317,12 @@ def test_static_scene_of_one_time() -> None:
 # ---------------------------------------------------------------- gradients
 
 
+@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("mode", ["joint", "stopped"])
-def test_labels_shape_densities_only_if_they_may(mode) -> None:
-    """With `stopped`, labels reach neither field; the flow, along which features are read, they always reach."""
-    scene, shared = random_scene(residual=False)
+def test_labels_shape_densities_only_if_they_may(mode, residual: bool) -> None:
+    """With `stopped`, labels reach neither field, nor its trunk through the residuals, which learn all the same; the
+    flow, along which features are read, they always reach."""
+    scene, shared = random_scene(residual=residual)
     out = render(scene, shared, at_frames(), replace(ALL, semantic_gradient=mode), training=True)
     assert out.logits is not None and out.static_logits is not None and out.flow is not None
     rows = torch.arange(4)
@@ -328,5 +339,45 @@ def test_labels_shape_densities_only_if_they_may(mode) -> None:
         )
         reached = any(g is not None and g.abs().max() > 0 for g in grads)
         assert reached == (mode == "joint")
-    grads = torch.autograd.grad(out.logits.square().sum(), list(scene.flow_field.parameters()))
+    grads = torch.autograd.grad(out.logits.square().sum(), list(scene.flow_field.parameters()), retain_graph=True)
     assert all(g.abs().max() > 0 for g in grads)
+    if residual:
+        heads = [*scene.static_residual.parameters(), *scene.flow_residual.parameters()]
+        grads = torch.autograd.grad((out.logits + out.static_logits).square().sum(), heads, allow_unused=True)
+        assert all(g is not None and g.abs().max() > 0 for g in grads)
+
+
+@pytest.mark.parametrize("static_only", [False, True])
+def test_moving_rays_teach_the_static_field_nothing(static_only: bool) -> None:
+    """Their values are the same, and everything else learns from them as ever."""
+    scene, shared = random_scene()
+    samples = at_frames()
+    moving = torch.arange(12) % 3 == 0
+    plain = render(scene, shared, samples, training=True, static_only=static_only)
+    out = render(scene, shared, samples, training=True, static_only=static_only, moving=moving)
+    torch.testing.assert_close(values_of(out), values_of(plain), atol=1e-6, rtol=0)
+    assert out.logits is not None and out.static_logits is not None
+    seen = [out.rgb, out.static_rgb, out.logits, out.static_logits]
+    seen += [x[:, None] for x in (out.distance, out.accumulation, out.dynamicness)]
+    everything = torch.cat(seen, dim=-1).square()
+
+    def reached(module: nn.Module, rays: Tensor) -> list[bool]:
+        parameters = list(module.parameters())
+        grads = torch.autograd.grad(everything[rays].sum(), parameters, allow_unused=True, retain_graph=True)
+        return [g is not None and bool(g.abs().max() > 0) for g in grads]
+
+    assert not any(reached(scene.static_field, moving)) and all(reached(scene.static_field, ~moving))
+    assert all(reached(scene.static_residual, moving)) and all(reached(shared.static_network, moving))
+    if not static_only:
+        assert all(reached(scene.dynamic_field, moving)) and all(reached(scene.flow_field, moving))
+
+
+def test_other_rays_gradients_do_not_depend_on_which_rays_move() -> None:
+    scene, _ = random_scene()
+    samples, moving = at_frames(), torch.arange(12) % 3 == 0
+
+    def gradient(stop: Tensor | None) -> Tensor:
+        rgb = render(scene, None, samples, training=True, moving=stop).rgb
+        return torch.autograd.grad(rgb[~moving].square().sum(), scene.static_field.grid.table)[0]
+
+    torch.testing.assert_close(gradient(moving), gradient(None))

@@ -226,13 +226,13 @@ def flow_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights, con
     if errors:
         result["optical_flow"] = w.optical_flow * torch.stack(errors).mean()
     weight = flow.weights.detach()
-    forward, backward = (flow.displacement(d) / gap_in_taus(scene, out, d)[:, None, None] for d in (1, -1))
+    after, before = (flow.displacement(d) / gap_in_taus(scene, out, d)[:, None, None] for d in (1, -1))
     both = (flow.exists(1) & flow.exists(-1))[:, None]
     result["flow_smooth"] = w.flow_smooth * (
-        L.time_smoothness_loss(forward, -backward, weight * both) + L.ray_smoothness_loss(forward, flow.points, weight)
+        L.time_smoothness_loss(after, before, weight * both) + L.ray_smoothness_loss(after, flow.points, weight)
     )
-    result["flow_magnitude"] = w.flow_magnitude * L.magnitude_loss(forward)
-    result["static_flow"] = w.static_flow * L.static_flow_loss(forward, seen.static[rays, None].expand_as(weight))
+    result["flow_magnitude"] = w.flow_magnitude * L.magnitude_loss(after)
+    result["static_flow"] = w.static_flow * L.static_flow_loss(after, seen.static[rays, None].expand_as(weight))
     if w.flow_cycle > 0:
         result["flow_cycle"] = w.flow_cycle * L.cycle_loss(flow.points, forward_and_back(scene, out, config), weight)
     return result
@@ -292,9 +292,7 @@ def depth_losses(out: Rendered, seen: Observed, w: LossWeights, static_only: boo
     if seen.motion is None or static_only:
         return result
     moving = known & seen.moving
-    result["surface"] = w.surface * L.surface_loss(
-        out.weights.total, distances, given, moving, w.surface_tolerance
-    )
+    result["surface"] = w.surface * L.surface_loss(out.weights.total, distances, given, moving, w.surface_tolerance)
     if w.depth_guided_blend > 0 and out.dynamic is not None:
         rays = out.mover_rays
         result["depth_guided_blend"] = w.depth_guided_blend * L.depth_guided_blend_loss(

@@ -60,7 +60,7 @@ def test_batches_hold_the_pixels_that_their_rays_see(tmp_path):
     assert torch.equal(batch["image_size"], torch.tensor([[float(WIDTH), float(HEIGHT)]]).expand(256, 2))
     cameras = manager.train_dataset.cameras
     assert torch.equal(rays.origins, cameras.camera_to_worlds[frame, :, 3])
-    assert cameras.times is not None and torch.equal(rays.times, cameras.times[frame])
+    assert cameras.times is not None and rays.times is not None and torch.equal(rays.times, cameras.times[frame])
     assert rays.metadata["scene"].shape == (256, 1) and (rays.metadata["scene"] == 0).all()
     assert rays.metadata["directions_norm"].shape == (256, 1)
 
@@ -81,7 +81,7 @@ def test_evaluation_gives_batches_and_whole_images(tmp_path):
     _, batch = manager.next_eval(0)
     assert batch["image"].dtype == torch.float32 and batch["labels"].shape == (256, 1)
     camera, whole = manager.next_eval_image(0)
-    assert camera.shape == (1,) and camera.metadata["scene"].shape == (1, 1)
+    assert camera.shape == (1,) and camera.metadata and camera.metadata["scene"].shape == (1, 1)
     assert whole["image"].shape == (HEIGHT, WIDTH, 3) and whole["image"].dtype == torch.float32
     assert len(list(manager.fixed_indices_eval_dataloader)) == len(manager.eval_dataset) == 12
     assert len(manager.eval_image_dataloader.batch()["image"]) == 8
@@ -354,4 +354,4 @@ def test_dnerf_lego(test_data):
     assert all(getattr(cameras, name).dtype == torch.float32 for name in ("fx", "fy", "cx", "cy", "times"))
     rays, batch = manager.next_train(0)
     assert rays.directions.dtype == torch.float32 and set(batch) == {"image", "indices", "image_size"}
-    assert 0 <= float(rays.times.min()) and float(rays.times.max()) <= 1
+    assert rays.times is not None and 0 <= float(rays.times.min()) and float(rays.times.max()) <= 1

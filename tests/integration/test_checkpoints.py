@@ -10,7 +10,19 @@ import pytest
 import torch
 import yaml
 from nerfstudio.configs.method_configs import all_methods
-from tiny_runs import HEIGHT, OUTPUTS, WIDTH, TrainedRun, model_of, parameters, render, set_up, tiny_config, train
+from tiny_runs import (
+    HEIGHT,
+    OUTPUTS,
+    WIDTH,
+    TrainedRun,
+    dataset_of,
+    model_of,
+    parameters,
+    render,
+    set_up,
+    tiny_config,
+    train,
+)
 
 from semflow_nerfstudio.runs import Run, load_run
 
@@ -59,9 +71,9 @@ def test_a_run_is_found_by_its_folder_its_config_or_a_folder_above(tiny_run: Tra
 def test_inference_sees_the_frames_that_were_trained_on(tiny_run: TrainedRun, loaded: Run) -> None:
     """`ns-render camera-path` loads the data set at full size: the checkpoint's own frames count."""
     run = load_run(tiny_run.folder, "inference")
-    full = run.pipeline.datamanager.train_dataset.cameras
+    full = dataset_of(run, "train").cameras
     assert (int(full.width[0]), int(full.height[0])) == (WIDTH, HEIGHT)
-    cameras = loaded.pipeline.datamanager.eval_dataset.cameras[:1]
+    cameras = dataset_of(loaded).cameras[:1]
     assert int(cameras.width[0]) == WIDTH // 2
     assert_same_renders(run.render(cameras), loaded.render(cameras))
     assert run.render(full[:1])["rgb"].shape == (HEIGHT, WIDTH, 3)
@@ -124,7 +136,7 @@ def test_nothing_is_downloaded(scene: Path, tiny_run: TrainedRun, tmp_path: Path
     run = load_run(tiny_run.folder)
     outputs = render(run)
     assert set(outputs) >= OUTPUTS
-    batch = run.pipeline.datamanager.eval_dataset.get_data(0)
+    batch = dataset_of(run).get_data(0)
     assert "psnr" in run.model.get_image_metrics_and_images(outputs, batch)[0]
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -205,7 +206,7 @@ def test_cropped_camera_path(center: list[float], tiny_run: TrainedRun, tmp_path
 
 @pytest.mark.usefixtures("images_need_no_ffmpeg")
 @pytest.mark.parametrize("source", ["eval", "train"])
-def test_interpolate(source: str, tiny_run: TrainedRun, tmp_path: Path) -> None:
+def test_interpolate(source: Literal["eval", "train"], tiny_run: TrainedRun, tmp_path: Path) -> None:
     ns_render.RenderInterpolated(
         tiny_run.config_file,
         tmp_path / "out.mp4",

@@ -19,9 +19,11 @@ from tiny_runs import (
     CLASSES_OUTPUTS,
     FRAMES,
     OUTPUTS,
+    dataset_of,
     model_of,
     parameters,
     render,
+    scene_of,
     tiny_config,
     train,
     without,
@@ -157,7 +159,7 @@ def test_labels_that_may_be_used_change_something(scene: Path, tmp_path: Path) -
 
 def test_several_cameras_at_a_time(scene: Path, tmp_path: Path) -> None:
     trainer, scores = train_and_render(SemFlowDataParserConfig(data=scene), tmp_path)
-    bank = next(iter(model_of(trainer).scenes.values())).bank
+    bank = scene_of(trainer).bank
     assert bank.views.shape == (FRAMES, 2) and (bank.views >= 0).all()
     assert np.isfinite(scores["miou"])
 
@@ -183,7 +185,7 @@ def test_a_single_time(scene: Path, tmp_path: Path) -> None:
 
     folder = edited_transforms(scene, tmp_path / "scene", edit)
     trainer, _ = train_and_render(SemFlowDataParserConfig(data=folder, eval_mode="all"), tmp_path / "runs")
-    assert len(model_of(trainer).scene("scene").timeline) == 1
+    assert len(scene_of(trainer).timeline) == 1
 
 
 def test_a_single_image(scene: Path, tmp_path: Path) -> None:
@@ -206,7 +208,7 @@ def test_nerfstudio_data_without_times(scene: Path, tmp_path: Path, capsys: pyte
     parser = NerfstudioDataParserConfig(data=folder, downscale_factor=1, eval_mode="interval", eval_interval=4)
     trainer, scores = train_and_render(parser, tmp_path / "runs")
     assert "equidistant" in capsys.readouterr().out
-    frames = next(iter(model_of(trainer).scenes.values())).bank.frame_times
+    frames = scene_of(trainer).bank.frame_times
     assert len(frames.unique()) == len(frames) > 3 and np.isfinite(scores["psnr"])
 
 
@@ -231,9 +233,9 @@ def test_dnerf_data(test_data: Path, tmp_path: Path) -> None:
     folder = small_copy(test_data / "dnerf_lego", tmp_path / "lego", {"train": 5, "val": 2, "test": 2}, 32)
     trainer, scores = train_and_render(DNeRFDataParserConfig(data=folder), tmp_path / "runs")
     assert np.isfinite(scores["psnr"]) and not model_of(trainer).class_names
-    assert model_of(trainer).renderer_rgb.background_color.tolist() == [1, 1, 1]
-    cameras = trainer.pipeline.datamanager.train_dataset.cameras
-    assert cameras.fx.dtype == cameras.times.dtype == torch.float32
+    assert scene_of(trainer).background_color == (1, 1, 1)
+    cameras = dataset_of(trainer, "train").cameras
+    assert cameras.times is not None and cameras.fx.dtype == cameras.times.dtype == torch.float32
 
 
 def test_blender_data_stands_still(test_data: Path, tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def box_around(center: tuple[float, ...], size: float) -> OrientedBox:
-    return OrientedBox.from_params(center, (0.1, 0.2, 0.3), (size,) * 3)
+def box_around(center: tuple[float, float, float], size: float) -> OrientedBox:
+    return OrientedBox.from_params(center, (0.1, 0.2, 0.3), (size, size, size))
 
 
 def test_rays_without_times_show_the_first_frame(model: SemanticFlowModel, run: Run, monkeypatch) -> None:
@@ -97,7 +97,7 @@ def test_rays_without_direction_do_no_harm(model: SemanticFlowModel) -> None:
 
 @pytest.mark.parametrize("center", [(50.0, 0.0, 0.0), (0.0, 0.0, -50.0)])
 def test_a_crop_without_anything_in_it_shows_the_background(
-    center: tuple[float, ...], model: SemanticFlowModel, run: Run
+    center: tuple[float, float, float], model: SemanticFlowModel, run: Run
 ) -> None:
     with background_color_override_context(GREEN):
         outputs = render(model, camera(run), box_around(center, 1.0))
@@ -114,9 +114,9 @@ def test_a_crop_around_everything_changes_nothing_much(model: SemanticFlowModel,
 
 def test_a_crop_keeps_what_is_in_it(model: SemanticFlowModel, run: Run) -> None:
     frame = run.frames[1]
-    center = tuple((frame.camera_to_worlds[:, 3] - 0.9 * frame.camera_to_worlds[:, 2]).tolist())
-    depth = render(model, camera(run), box_around(center, 0.3))["depth"]
-    accumulation = render(model, camera(run), box_around(center, 0.3))["accumulation"]
+    x, y, z = (frame.camera_to_worlds[:, 3] - 0.9 * frame.camera_to_worlds[:, 2]).tolist()
+    outputs = render(model, camera(run), box_around((x, y, z), 0.3))
+    depth, accumulation = outputs["depth"], outputs["accumulation"]
     assert (accumulation[3, 6] > 0).all() and 0.9 - 0.3 < depth[3, 6].item() < 0.9 + 0.3
     assert not accumulation[0, 0].any()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import OUTPUTS, parameters, render, tiny_config, tiny_model, train
+from tiny_runs import OUTPUTS, manager_config, parameters, render, scene_of, tiny_config, tiny_model, train
 
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.renderer import RenderConfig
@@ -18,7 +18,7 @@ from semflow_nerfstudio.shared import SharedConfig
 from semflow_nerfstudio.training.objective import LossWeights
 
 SCENE: SceneConfig = tiny_model().scene
-SHARED = {"encoder_width": 8, "encoder_hidden": 8, "attention_width": 8, "hidden_dim": 16}
+SHARED: dict[str, Any] = {"encoder_width": 8, "encoder_hidden": 8, "attention_width": 8, "hidden_dim": 16}
 NOTHING = LossWeights(**{name: 0.0 for name in LossWeights.__dataclass_fields__ if name != "color"})
 
 
@@ -29,7 +29,7 @@ def scene_config(**changes: Any) -> SceneConfig:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {
-        "render": RenderConfig(compositing="paper", semantic_gradient="joint"),
+        "render": RenderConfig(compositing="paper"),
         "losses": LossWeights(depth_guided_blend=0.1, order=0.1, blend_prior=0.0),
     },
     "stopped": {"render": RenderConfig(semantic_gradient="stopped")},
@@ -67,11 +67,11 @@ def test_variant(name: str, scene: Path, tmp_path: Path) -> None:
 def test_depth_teaches_every_proposal_field(scene: Path, tmp_path: Path) -> None:
     losses = LossWeights(**{name: float(name.startswith("proposal_")) for name in vars(NOTHING)})
     config = tiny_config(scene, tmp_path, steps=1, **{**VARIANTS["two proposals"], "losses": losses})
-    pipeline = train(config).pipeline
-    pipeline.train()
-    total = sum(pipeline.get_train_loss_dict(0)[1].values())
+    trainer = train(config)
+    trainer.pipeline.train()
+    total = sum(trainer.pipeline.get_train_loss_dict(0)[1].values())
     assert isinstance(total, torch.Tensor)
-    for field in pipeline.model.scene("scene").proposal_fields:
+    for field in scene_of(trainer).proposal_fields:
         grads = torch.autograd.grad(total, list(field.parameters()), retain_graph=True)
         assert all(grad.abs().max() > 0 for grad in grads)
 
@@ -85,7 +85,7 @@ def test_sampling_must_fit_the_proposal_fields(scene: Path, tmp_path: Path) -> N
 def test_images_of_half_the_size(scene: Path, tmp_path: Path) -> None:
     """nerfstudio's own switch does what the parser's --downscale-factor does."""
     config = tiny_config(scene, tmp_path / "one")
-    config.pipeline.datamanager.camera_res_scale_factor = 0.5
+    manager_config(config).camera_res_scale_factor = 0.5
     other = tiny_config(DynamicSceneDataParserConfig(data=scene, downscale_factor=2), tmp_path / "other")
     one, two = parameters(train(config)), parameters(train(other))
     assert all(torch.equal(one[name], two[name]) for name in one)

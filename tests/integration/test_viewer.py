@@ -15,7 +15,7 @@ from nerfstudio.utils import writer
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
 from nerfstudio.viewer_legacy.server.viewer_utils import get_free_port
-from tiny_runs import OUTPUTS, TrainedRun, forget_writers, model_of, parameters, set_up, tiny_config
+from tiny_runs import OUTPUTS, TrainedRun, dataset_of, forget_writers, model_of, parameters, set_up, tiny_config
 from torch import Tensor
 from viewer_client import ViewerClient
 
@@ -78,13 +78,13 @@ def session(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sess
     viewer = Viewer(
         ViewerConfig(websocket_host="127.0.0.1", websocket_port=port, image_format="png"),
         log_filename=tmp_path_factory.mktemp("viewer") / "viewer.log",
-        datapath=Path(run.config.pipeline.datamanager.data),
+        datapath=run.pipeline.datamanager.get_datapath(),
         pipeline=run.pipeline,
         train_lock=threading.Lock(),
     )
     run.config.logging.local_writer.enable = False
     writer.setup_local_writer(run.config.logging, max_iter=1)
-    viewer.init_scene(run.pipeline.datamanager.train_dataset, "completed", run.pipeline.datamanager.eval_dataset)
+    viewer.init_scene(dataset_of(run, "train"), "completed", dataset_of(run))
     viewer.update_scene(step=5)
     pose = run.frames.camera_to_worlds[0].numpy()
     turned = vtf.SO3.from_matrix(pose[:, :3]) @ vtf.SO3.from_x_radians(np.pi)
@@ -149,20 +149,22 @@ def test_moving_the_camera_interrupts_and_goes_on(session: Session) -> None:
 def test_viewer_of_a_training_run(scene: Path, tmp_path: Path) -> None:
     """What `ns-train` starts by default: images come while training goes on."""
     config = tiny_config(scene, tmp_path, steps=100_000)
-    config.viewer.websocket_host, config.viewer.websocket_port = "127.0.0.1", get_free_port()
+    port = get_free_port()
+    config.viewer.websocket_host, config.viewer.websocket_port = "127.0.0.1", port
     trainer = set_up(config, vis="viewer")
     seen: list[int] = []
     threads: list[RenderStateMachine] = []
 
     def watch() -> None:
         try:
-            with ViewerClient(config.viewer.websocket_port) as client:
+            with ViewerClient(port) as client:
                 client.look((0.0, -9.0, 0.0), (0.7071, -0.7071, 0.0, 0.0))
                 for label, value in (("Max res", 64), ("Output type", "semantics"), ("Time", 0.5)):
                     client.image = None
                     client.set(label, value)
                     client.wait(lambda: client.image is not None)
                     seen.append(trainer.step)
+                assert isinstance(trainer.viewer_state, Viewer)
                 threads.extend(trainer.viewer_state.render_statemachines.values())
         finally:
             trainer.stop_training = True

@@ -16,6 +16,8 @@ from nerfstudio.utils import writer
 from torch import Tensor
 
 from semflow_nerfstudio.configs.methods import lite
+from semflow_nerfstudio.data.datamanager import SemFlowDataManagerConfig
+from semflow_nerfstudio.data.dataset import SemFlowDataset
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.fields.dynamic_field import DynamicFieldConfig
 from semflow_nerfstudio.fields.flow_field import FlowFieldConfig
@@ -24,7 +26,7 @@ from semflow_nerfstudio.fields.static_field import GridConfig, StaticFieldConfig
 from semflow_nerfstudio.model import SemanticFlowModel, SemanticFlowModelConfig
 from semflow_nerfstudio.runs import seed_everything
 from semflow_nerfstudio.sampling.proposal import ProposalSamplingConfig
-from semflow_nerfstudio.scene import SceneConfig
+from semflow_nerfstudio.scene import Scene, SceneConfig
 from semflow_nerfstudio.shared import SharedConfig
 
 FRAMES, WIDTH, HEIGHT = 4, 48, 27
@@ -77,17 +79,23 @@ def tiny_config(data: Path | DataParserConfig, out: Path, steps: int = 4, **mode
     config.pipeline.model = tiny_model(**model)
     shrink(config)
     parser = DynamicSceneDataParserConfig(data=data) if isinstance(data, Path) else data
-    config.pipeline.datamanager.dataparser = parser
-    config.pipeline.datamanager.data = parser.data
+    manager_config(config).dataparser = parser
+    manager_config(config).data = parser.data
     config.output_dir, config.experiment_name = out, "tiny"
     return config
 
 
 def shrink(config: TrainerConfig) -> None:
     """Few rays, and no console output at every step."""
-    manager = config.pipeline.datamanager
+    manager = manager_config(config)
     manager.train_num_rays_per_batch = manager.eval_num_rays_per_batch = 128
     config.logging.local_writer.enable = False
+
+
+def manager_config(config: TrainerConfig) -> SemFlowDataManagerConfig:
+    """The data manager's part of a configuration."""
+    assert isinstance(config.pipeline.datamanager, SemFlowDataManagerConfig)
+    return config.pipeline.datamanager
 
 
 def set_up(config: TrainerConfig, vis: Literal["tensorboard", "viewer"] = "tensorboard") -> Trainer:
@@ -131,17 +139,29 @@ def model_of(run: Any) -> SemanticFlowModel:
     return model
 
 
+def scene_of(run: Any) -> Scene:
+    """The only scene of a `Trainer` or a `Run`."""
+    (name,) = model_of(run).scenes
+    return model_of(run).scene(name)
+
+
+def dataset_of(run: Any, split: Literal["train", "eval"] = "eval") -> SemFlowDataset:
+    """A data set of a `Trainer` or a `Run`."""
+    dataset = getattr(run.pipeline.datamanager, f"{split}_dataset")
+    assert isinstance(dataset, SemFlowDataset)
+    return dataset
+
+
 def parameters(run: Any) -> dict[str, Tensor]:
     """Copies of all trainable parameters of a `Trainer` or a `Run`."""
     return {name: value.detach().clone() for name, value in model_of(run).named_parameters() if value.numel()}
 
 
 @torch.no_grad()
-def render(run: Any, split: str = "eval", index: int = 0) -> dict[str, Tensor]:
+def render(run: Any, split: Literal["train", "eval"] = "eval", index: int = 0) -> dict[str, Tensor]:
     """All outputs of one of the data set's cameras."""
     run.pipeline.eval()
-    cameras = getattr(run.pipeline.datamanager, f"{split}_dataset").cameras
-    return model_of(run).get_outputs_for_camera(cameras[index : index + 1])
+    return model_of(run).get_outputs_for_camera(dataset_of(run, split).cameras[index : index + 1])
 
 
 def without(scene: Path, folder: Path, *names: str) -> Path:

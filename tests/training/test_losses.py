@@ -120,7 +120,7 @@ def test_surface() -> None:
 
 
 def test_surface_has_no_barrier_behind_what_stands_in_front() -> None:
-    """Thinning what is in front helps as much, whether it uncovers the surface's neighbourhood or what is far behind."""
+    """Thinning what is in front helps as much, whether it uncovers what is near the surface or far behind."""
     front = torch.tensor(0.8, requires_grad=True)
     for uncovered in (tensor(3.5), tensor(400)):
         weights = torch.stack([front, front * 0, 1 - front])[None]

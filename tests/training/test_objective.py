@@ -1,11 +1,13 @@
 """Which losses a batch gives, and that together they train everything."""
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 import pytest
 import torch
-from builders import NUM_CLASSES, TIMES, arc_cameras, random_samples, random_scene
+from builders import HEIGHT, NUM_CLASSES, TIMES, WIDTH, arc_cameras, random_samples, random_scene
 from nerfstudio.cameras.rays import RayBundle
+from torch import Tensor
 
 from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_rays
 from semflow_nerfstudio.rendering.samples import Samples
@@ -13,7 +15,17 @@ from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSampl
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 from semflow_nerfstudio.shared import SharedNetworks
-from semflow_nerfstudio.training.objective import LossWeights, Observed, dynamic_losses, observe, static_losses
+from semflow_nerfstudio.training.objective import (
+    FLOW_WIDTH,
+    LossWeights,
+    Observed,
+    dynamic_losses,
+    forward_and_back,
+    gap_in_taus,
+    given_distance,
+    observe,
+    static_losses,
+)
 
 EVERYTHING = LossWeights(depth_guided_blend=0.1)
 CONFIG = RenderConfig()
@@ -31,6 +43,7 @@ def random_observed(frames: torch.Tensor = FRAMES) -> Observed:
     return Observed(
         image=torch.rand(rays, 3, generator=generator),
         pixel=torch.rand(rays, 2, generator=generator),
+        aspect=torch.full((rays,), HEIGHT / WIDTH),
         frame=frames,
         z_ratio=1 + 0.1 * torch.rand(rays, generator=generator),
         labels=torch.randint(0, NUM_CLASSES, (rays,), generator=generator, dtype=torch.uint8),
@@ -67,7 +80,8 @@ def test_every_parameter_learns(direction: int) -> None:
     assert [name for name, p in parameters if p.grad is not None and p.grad.abs().max() == 0] == []
 
 
-NOT_TERMS_HERE = ("proposal", "proposal_line_of_sight", "distortion", "flow_robust_scale", "line_of_sight_tolerance")
+TOLERANCES = {"line_of_sight_tolerance": 0.02, "surface_tolerance": 0.03}
+NOT_TERMS_HERE = ("proposal", "proposal_surface", "distortion", "flow_robust_scale", *TOLERANCES)
 """Settings, and weights of the sampling's own losses."""
 
 
@@ -84,7 +98,7 @@ def test_every_term_has_a_weight_that_counts(term: str) -> None:
         torch.manual_seed(0)
         return {k: v.item() for k, v in dynamic_losses(scene, out, seen, weights, CONFIG, 1, len(seen.image)).items()}
 
-    single = {f.name: 0.0 for f in fields(LossWeights)} | {"line_of_sight_tolerance": 0.02}
+    single = {f.name: 0.0 for f in fields(LossWeights)} | TOLERANCES
     one, two = terms(LossWeights(**(single | {term: 1.0}))), terms(LossWeights(**(single | {term: 2.0})))
     changed = [name for name in one if one[name] != 0]
     assert len(changed) == 1, changed
@@ -112,7 +126,7 @@ def test_missing_modalities_leave_their_terms_out(missing: str) -> None:
     if "motion" in gone:
         assert not {"blend_static", "dynamicness"} & set(losses)
     if "inverse_depth" in gone:
-        assert not {"line_of_sight", "line_of_sight_static", "depth_guided_blend"} & set(losses)
+        assert not {"surface", "line_of_sight_static", "depth_guided_blend"} & set(losses)
     assert ("optical_flow" in losses) == (missing != "all")
 
 
@@ -152,34 +166,65 @@ def test_static_stage_trains_on_what_does_not_move() -> None:
         assert torch.equal(losses[name], again[name])
 
 
-def test_observed_flow_and_pixels_are_shares_of_the_width() -> None:
+def test_static_stage_leaves_the_movers_relative_disparity_out() -> None:
+    """Shares of the frame's rays that move change neither the loss nor the normalisation of the others."""
+    frames = torch.zeros(200, dtype=torch.long)
+    _, _, out = rendered(random_samples(torch.tensor(TIMES)[frames]), static_only=True)
+    seen = replace(random_observed(frames), inverse_depth=None, disparity=torch.rand(200))
+    assert seen.disparity is not None
+    other = replace(seen, disparity=torch.where(seen.moving, 50 * torch.rand(200), seen.disparity))
+    kept = replace(seen, disparity=torch.where(seen.static, seen.disparity, torch.nan))
+    loss = static_losses(out, seen, EVERYTHING)["depth"]
+    assert loss > 0 and torch.equal(loss, static_losses(out, other, EVERYTHING)["depth"])
+    assert torch.equal(loss, static_losses(out, kept, EVERYTHING)["depth"])
+
+
+def test_given_distance_of_aligned_disparity() -> None:
+    seen = replace(
+        random_observed(torch.zeros(5, dtype=torch.long)),
+        inverse_depth=torch.tensor([0.5, float("nan"), 0.0, -1.0, float("inf")]),
+        z_ratio=torch.tensor([1.1, 1.2, 1.3, 1.4, 1.5]),
+    )
+    known, distance = given_distance(seen)
+    assert known.tolist() == [True, False, False, False, False]
+    assert distance[0].item() == pytest.approx(2.2) and distance.isfinite().all() and (distance > 0).all()
+
+
+def test_observed_flow_and_pixels_are_shares_of_width_and_height() -> None:
     indices = torch.tensor([[4, 2, 3], [5, 0, 7]])
     batch = {
         "indices": indices,
         "image": torch.tensor([[0, 51, 255], [255, 0, 0]], dtype=torch.uint8),
-        "image_width": torch.tensor([10.0, 20.0])[:, None],
+        "image_size": torch.tensor([[10.0, 5.0], [20.0, 40.0]]),
         "labels": torch.tensor([[1], [255]], dtype=torch.uint8),
         "flow_forward": torch.tensor([[1.0, -2.0], [4.0, 0.0]], dtype=torch.float16),
         "flow_forward_mask": torch.tensor([[True], [False]]),
     }
     seen = observe(batch, None, torch.tensor([[1.0], [1.5]]), 4, torch.device("cpu"))
     torch.testing.assert_close(seen.image[0], torch.tensor([0.0, 0.2, 1.0]))
-    torch.testing.assert_close(seen.pixel, torch.tensor([[0.35, 0.25], [0.375, 0.025]]))
+    torch.testing.assert_close(seen.pixel, torch.tensor([[0.35, 0.5], [0.375, 0.0125]]))
+    assert seen.aspect.tolist() == [0.5, 2.0]
     assert seen.frame.tolist() == [0, 1] and seen.z_ratio.tolist() == [1, 1.5]
     assert seen.labels is not None and seen.labels.tolist() == [1, 255]
     assert seen.flow is not None and seen.flow_backward is None and seen.motion is None
-    torch.testing.assert_close(seen.flow[0], torch.tensor([[0.1, -0.2], [0.2, 0.0]]))
+    torch.testing.assert_close(seen.flow[0], torch.tensor([[0.1, -0.4], [0.2, 0.0]]))
     one = observe(batch, torch.tensor([1]), torch.tensor([[1.5]]), 4, torch.device("cpu"))
     assert one.frame.tolist() == [1] and one.labels is not None and one.labels.tolist() == [255]
 
 
+def optical_flow(scene: Scene, out: Rendered, seen: Observed) -> Tensor:
+    weights = LossWeights(optical_flow=1.0, flow_robust_scale=0.0)
+    return dynamic_losses(scene, out, seen, weights, CONFIG, 1, RAYS)["optical_flow"]
+
+
 def test_exact_flow_of_a_static_scene_costs_nothing() -> None:
-    """Where nothing moves, the given flow is that of the cameras: induced flow agrees to a hundredth of a pixel."""
+    """Where nothing moves, the given flow is that of the cameras; a pixel of a 480-wide image more costs one."""
     scene, _ = random_scene()
     with torch.no_grad():
         for parameter in scene.flow_field.parameters():
             parameter.zero_()
     cameras = arc_cameras(len(TIMES))
+    size = torch.tensor([WIDTH, HEIGHT])
     samples = random_samples(torch.tensor(TIMES)[FRAMES])
     out = render_rays(scene, None, samples, CONFIG, training=True)
     total = out.weights.total / out.weights.total.sum(-1, keepdim=True)
@@ -187,10 +232,102 @@ def test_exact_flow_of_a_static_scene_costs_nothing() -> None:
     here, _ = cameras.project(points, FRAMES)
     there, _ = cameras.project(points, (FRAMES + 1).clamp(max=3))
     known = torch.ones(RAYS, dtype=torch.bool)
-    seen = Observed(torch.rand(RAYS, 3), here / cameras.width, FRAMES, torch.ones(RAYS))
-    seen.flow = ((there - here) / cameras.width, known)
-    loss = dynamic_losses(scene, out, seen, LossWeights(optical_flow=1.0), CONFIG, 1, RAYS)["optical_flow"]
-    assert loss.item() < 0.01
-    seen.flow = ((there - here) / cameras.width + 1 / 480, known)
-    loss = dynamic_losses(scene, out, seen, LossWeights(optical_flow=1.0), CONFIG, 1, RAYS)["optical_flow"]
-    assert loss.item() == pytest.approx(2, abs=0.02)
+    aspect = torch.full((RAYS,), HEIGHT / WIDTH)
+    seen = Observed(torch.rand(RAYS, 3), here / size, aspect, FRAMES, torch.ones(RAYS))
+    for pixels, cost in (((0, 0), 0), ((1, 0), 1), ((0, 1), 1), ((-2, 3), 5)):
+        excess = torch.tensor(pixels) / torch.tensor([FLOW_WIDTH, FLOW_WIDTH * HEIGHT / WIDTH])
+        seen.flow = ((there - here) / size + excess, known)
+        assert optical_flow(scene, out, seen).item() == pytest.approx(cost, abs=0.01)
+
+
+def test_rays_that_see_nothing_have_no_optical_flow() -> None:
+    """Their flow may be anything, and no gradient is infinite."""
+    scene, shared = random_scene()
+    full = random_samples(torch.tensor(TIMES)[FRAMES])
+    empty = torch.arange(RAYS) % 3 == 0
+    samples = replace(full, ends=torch.where(empty[:, None], full.starts, full.ends))
+    out = render_rays(scene, shared, samples, CONFIG, shared.encode(scene.bank), training=True)
+    assert out.accumulation[empty].max() == 0 and out.accumulation[~empty].min() > 0.05
+    seen = random_observed()
+    assert seen.flow is not None
+    wild = replace(seen, flow=(torch.where(empty[:, None], 1e3, seen.flow[0]), seen.flow[1]))
+    assert optical_flow(scene, out, seen) > 0
+    assert torch.equal(optical_flow(scene, out, seen), optical_flow(scene, out, wild))
+    losses = dynamic_losses(scene, out, wild, EVERYTHING, CONFIG, 1, RAYS)
+    sum(losses.values(), torch.zeros(())).backward()
+    for name, parameter in [*scene.named_parameters(), *shared.named_parameters()]:
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+
+def test_batch_that_sees_nothing_at_all() -> None:
+    scene, shared = random_scene()
+    full = random_samples(torch.tensor(TIMES)[FRAMES])
+    samples = replace(full, ends=full.starts.clone())
+    out = render_rays(scene, shared, samples, CONFIG, shared.encode(scene.bank), training=True)
+    losses = dynamic_losses(scene, out, random_observed(), EVERYTHING, CONFIG, 1, RAYS)
+    assert losses["optical_flow"].item() == 0 and all(loss.isfinite() for loss in losses.values())
+    sum(losses.values(), torch.zeros(())).backward()
+    for name, parameter in [*scene.named_parameters(), *shared.named_parameters()]:
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+
+# ---------------------------------------------------------------- motions that are known exactly
+
+
+def moving_as(scene: Scene, velocity: Callable[[Tensor], Tensor], config: RenderConfig = CONFIG) -> Rendered:
+    """Rays through a scene in which points move as told, at every frame time."""
+    scene.velocity = lambda points, times: velocity(points)  # type: ignore[method-assign]
+    return render_rays(scene, None, random_samples(torch.tensor(TIMES)[FRAMES]), config, training=True)
+
+
+def test_gaps_are_in_units_of_the_velocitys_time_step() -> None:
+    scene, _ = random_scene()
+    out = moving_as(scene, torch.zeros_like)
+    assert scene.timeline.tau.item() == pytest.approx(0.4)
+    torch.testing.assert_close(gap_in_taus(scene, out, 1), torch.tensor([0.5, 1.0, 1.0, 1.0])[FRAMES])
+    torch.testing.assert_close(gap_in_taus(scene, out, -1), -torch.tensor([1.0, 0.5, 1.0, 1.0])[FRAMES])
+
+
+def test_constant_velocity_costs_no_smoothness_however_uneven_the_frames() -> None:
+    scene, _ = random_scene()
+    out = moving_as(scene, lambda points: torch.tensor([0.1, -0.2, 0.05]).expand_as(points))
+    weights = LossWeights(flow_smooth=1.0, flow_cycle=1.0, flow_magnitude=1.0)
+    losses = dynamic_losses(scene, out, random_observed(), weights, CONFIG, 1, RAYS)
+    # the last frame has no next one
+    assert losses["flow_magnitude"].item() == pytest.approx(0.35 * 3 / 4, rel=1e-4)
+    assert losses["flow_smooth"].item() == pytest.approx(0, abs=1e-5)
+    assert losses["flow_cycle"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_acceleration_costs_smoothness() -> None:
+    """Velocity 0.3 t / tau: mean velocities differ by 0.3 times half the time from the last frame to the next."""
+    scene, _ = random_scene()
+    tau = 0.4
+
+    def velocity(points: Tensor, times: Tensor) -> Tensor:
+        return 0.3 * times / tau * torch.tensor([1.0, 0.0, 0.0])
+
+    scene.velocity = velocity  # type: ignore[method-assign]
+    times = torch.tensor([0.2, 0.6]).repeat(6)
+    out = render_rays(scene, None, random_samples(times), CONFIG, training=True)
+    assert out.flow is not None
+    weights, config = LossWeights(flow_smooth=1.0), CONFIG
+    loss = dynamic_losses(scene, out, random_observed(torch.tensor([1, 2]).repeat(6)), weights, config, 1, 12)
+    change = (0.3 * torch.tensor([0.6, 0.8]) / 2 / tau).repeat(6)[:, None]
+    expected = (change * out.flow.weights).sum() / out.flow.weights.sum().clamp(min=1)
+    assert loss["flow_smooth"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("integrator", ["euler", "midpoint", "rk4"])
+def test_forward_and_back_costs_a_rotation_the_integrators_error_only(integrator) -> None:
+    """A round trip by an angle h scales the circle by 1 + h^2 (Euler), 1 + h^4 / 4 (midpoint), 1 - h^6 / 72 (RK4)."""
+    scene, _ = random_scene()
+    rate, config = 0.5, replace(CONFIG, integrator=integrator)
+    out = moving_as(scene, lambda p: rate * torch.stack([p[:, 2], p[:, 1] * 0, -p[:, 0]], dim=-1), config)
+    assert out.flow is not None
+    returned = forward_and_back(scene, out, config)
+    angle = rate * (gap_in_taus(scene, out, 1) * out.flow.exists(1))[:, None]
+    growth = {"euler": angle**2, "midpoint": angle**4 / 4, "rk4": -(angle**6) / 72}[integrator]
+    change = (returned - out.flow.points)[..., [0, 2]]
+    torch.testing.assert_close(change, growth[..., None] * out.flow.points[..., [0, 2]], atol=3e-6, rtol=5e-2)
+    assert change.abs().max() > 1e-4
