@@ -24,7 +24,7 @@ from semflow_nerfstudio.scene_frames import SceneFrames
 class SceneConfig:
     """Size of what every scene has of its own."""
 
-    static: StaticFieldConfig = field(default_factory=lambda: StaticFieldConfig(GridConfig(8, 4, 18, 16, 512)))
+    static: StaticFieldConfig = field(default_factory=lambda: StaticFieldConfig(GridConfig(8, 4, 17, 16, 512)))
     """Static field."""
     dynamic: DynamicFieldConfig = field(default_factory=lambda: DynamicFieldConfig(GridConfig(8, 4, 16, 16, 256)))
     """Dynamic field."""

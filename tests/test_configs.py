@@ -64,8 +64,8 @@ def test_a_fresh_interpreter_finds_them_whatever_is_imported_first(module: str) 
 def test_the_command_line_parses(name: str, tmp_path: Path) -> None:
     config = parse(f"{name} --data {tmp_path} dynamic-scene-data --downscale-factor 4 --labelled-frames completion-50")
     assert config.method_name == name and config.data == tmp_path
-    assert isinstance(config.pipeline, SemanticFlowPipelineConfig)
     parser = config.pipeline.datamanager.dataparser
+    assert isinstance(config.pipeline, SemanticFlowPipelineConfig)
     assert isinstance(parser, DynamicSceneDataParserConfig)
     assert (parser.downscale_factor, parser.labelled_frames) == (4, "completion-50")
 

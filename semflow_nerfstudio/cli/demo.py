@@ -38,7 +38,7 @@ class Demo:
     """Width x height of the scene's images."""
     frames: int = 12
     """Frames of the clip."""
-    steps: int = 1500
+    steps: int = 1300
     """Training steps."""
     views: int = 24
     """Held-out views that are scored, evenly spread over times and cameras."""
@@ -52,6 +52,8 @@ class Demo:
         from semflow_nerfstudio.cli.report import finite, print_scores, progress, write_json
         from semflow_nerfstudio.runs import evaluate, evenly_spaced
 
+        if min(self.steps, self.views, self.video_frames) < 1:
+            raise ValueError("--steps, --views and --video-frames must be at least 1.")
         self.out.mkdir(parents=True, exist_ok=True)
         scene = self.make_scene()
         run, seconds, rays = self.train(scene)

@@ -49,7 +49,7 @@ class Render:
 
         if not 0 < self.scale < float("inf"):
             raise ValueError(f"--scale is {self.scale}: use a number above 0, such as 0.5.")
-        run = load_run(self.run, "inference")
+        run = load_run(self.run)
         camera = "file" if self.camera_path is not None else self.path
         time = self.time if self.time is not None else (None if camera in ("file", "frames") else (0.0, 1.0))
 

@@ -234,8 +234,11 @@ def test_make_scene_refuses(tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     assert (tmp_path / "mine" / "thesis.txt").is_file()
 
 
-def test_demo_refuses(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert "size" in complaint(capsys, "demo --size 12 --out", tmp_path / "demo")
+@pytest.mark.parametrize("option", ["--size 12", "--frames 1", "--steps 0", "--views 0", "--video-frames 0"])
+def test_demo_refuses(option: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Before it makes or trains anything."""
+    assert option.split(maxsplit=1)[0].strip("-") in complaint(capsys, f"demo {option} --out", tmp_path / "demo")
+    assert not list(tmp_path.rglob("*.png"))
 
 
 def test_a_damaged_checkpoint(run: Path, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
