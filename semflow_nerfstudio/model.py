@@ -90,6 +90,11 @@ class SemanticFlowModel(Model):
         foreground = labelled[0].foreground if labelled else torch.zeros(0, dtype=torch.bool)
         self.register_buffer("class_colors", colors.clone(), persistent=False)
         self.register_buffer("foreground", foreground.clone(), persistent=False)
+        if self.config.default_scene not in (None, *frames):
+            known = ", ".join(frames)
+            raise ValueError(
+                f"default_scene is '{self.config.default_scene}', but the scenes are {known}; name one of them"
+            )
         num_classes = len(self.class_names)
         self.scenes = nn.ModuleDict({name: Scene(f, self.config.scene, num_classes) for name, f in frames.items()})
         self.shared = SharedNetworks(self.config.shared, num_classes) if num_classes else None

@@ -142,11 +142,13 @@ def train(config: TrainerConfig, on_step: Callable[[int, float], None] | None = 
         The run and the seconds that its iterations took.
     """
     from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+    from nerfstudio.utils import writer
 
     config.vis = "tensorboard"
     config.logging.local_writer.enable = False
     seed_everything(config.machine.seed)
     config.set_timestamp()
+    writer.EVENT_WRITERS.clear()  # or a second training would log into the first one's folder as well
     trainer = config.setup(local_rank=0, world_size=1)
     config.save_config()
     trainer.setup()
