@@ -166,7 +166,7 @@ def render_rays(
             torch.zeros_like(static_rgb),
         )
     else:
-        out = add_movers(scene, samples, static, static_alphas, static_weights, mover_rays, config)
+        out = add_movers(scene, samples, static, static_alphas, static_weights, mover_rays, config, training)
         out.flow = trace_flows(scene, out, config, training)
     if shared is None:
         return out
@@ -186,11 +186,13 @@ def add_movers(
     static_weights: Float[Tensor, "R S"],
     mover_rays: Int[Tensor, "M"] | None,
     config: RenderConfig,
+    training: bool,
 ) -> Rendered:
     """Composite the dynamic field with the static one, on all rays or on some."""
     rays = slice(None) if mover_rays is None else mover_rays
     moving = samples if mover_rays is None else samples.rays(mover_rays)
-    dynamic = scene.dynamic(moving.positions, moving.times, moving.sample_directions)
+    evaluate = scene.dynamic if training else scene.dynamic_between_frames
+    dynamic = evaluate(moving.positions, moving.times, moving.sample_directions)
     alphas = opacities(dynamic.density, moving.deltas)
     blended = blended_weights if config.compositing == "normalized" else paper_blended_weights
     weights = blended(static_alphas[rays], alphas, dynamic.blend)

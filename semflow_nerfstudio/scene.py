@@ -80,6 +80,43 @@ class Scene(nn.Module):
         grid_times = self.timeline.grid_time(times)[:, None].expand(*positions.shape[:-1], 1)
         return self.dynamic_field(self.space(positions), grid_times, directions)
 
+    def dynamic_between_frames(
+        self,
+        positions: Float[Tensor, "R S 3"],
+        times: Float[Tensor, "R 1"],
+        directions: Float[Tensor, "R S 3"],
+        iterations: int = 2,
+    ) -> DynamicFieldOutputs:
+        """The dynamic field at times between frames: what the flow brings from the frames before and after.
+
+        The grid alone would interpolate in place, so movers would fade from one frame's place to the next's. Here each
+        point looks where it was at the frame before and will be at the frame after (the flow inverted by fixed-point
+        iteration), and mixes both linearly in time; at a frame time that is the field itself.
+        """
+        index = self.timeline.index(times)
+        lower = index.floor().clamp(max=max(len(self.timeline) - 2, 0))
+        fraction = (index - lower)[..., None]
+        if bool(((index - index.round()).abs() < 1e-4).all()):
+            return self.dynamic(positions, self.timeline.time(index.round()), directions)
+        sides: list[DynamicFieldOutputs] = []
+        for frame in (lower, (lower + 1).clamp(max=len(self.timeline) - 1)):
+            at = self.timeline.time(frame)
+            steps = ((at - times) / self.timeline.tau)[..., None]
+            there, flat_times = positions, at[:, None].expand(*positions.shape[:-1], 1).reshape(-1, 1)
+            for _ in range(iterations):
+                there = positions + steps * self.velocity(there.reshape(-1, 3), flat_times).reshape(positions.shape)
+            sides.append(self.dynamic(there, at, directions))
+        before, after = sides
+        earlier, later = (1 - fraction[..., 0]) * before.density, fraction[..., 0] * after.density
+        density = earlier + later
+        share = (later / density.clamp(min=1e-10))[..., None]
+        return DynamicFieldOutputs(
+            density=density,
+            rgb=torch.lerp(before.rgb, after.rgb, share),
+            trunk=torch.lerp(before.trunk, after.trunk, share),
+            blend=torch.lerp(before.blend, after.blend, share[..., 0]),
+        )
+
     def velocity(self, points: Float[Tensor, "P 3"], times: Float[Tensor, "P 1"]) -> Float[Tensor, "P 3"]:
         """The flow field: scene units per tau."""
         return self.flow_field(self.space(points), self.timeline.grid_time(times))

@@ -57,7 +57,7 @@ def test_rendering_matches_a_plain_loop(compositing) -> None:
     config = replace(ALL, compositing=compositing)
     out = render(scene, shared, samples, config)
     static = scene.static(samples)
-    dynamic = scene.dynamic(samples.positions, samples.times, samples.sample_directions)
+    dynamic = scene.dynamic_between_frames(samples.positions, samples.times, samples.sample_directions)
     maps = shared.encode(scene.bank)
     static_logits = shared.static_logits(maps, scene.bank, samples.positions) + scene.static_residual(static.trunk)
     assert out.flow is not None and out.flow.logits is not None and out.flow.rays.tolist() == [0, 1, 2, 3]
