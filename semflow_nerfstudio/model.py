@@ -168,8 +168,14 @@ class SemanticFlowModel(Model):
         """Render rays. In training the outputs hold one `SceneOutputs` for each scene in the batch."""
         parts = [self.render_scene(name, rows, rays) for name, rows, rays in self.by_scene(ray_bundle)]
         if self.training:
-            return {"parts": parts, "rgb": join(parts, lambda out: out.rgb)}
+            return {"parts": parts, "rgb": join(parts, self.on_background)}
         return join_dicts([(part.rows, self.ray_outputs(part)) for part in parts])
+
+    def on_background(self, out: Rendered) -> Float[Tensor, "R 3"]:
+        """Colours of rays in front of the background that the images have."""
+        background = self.renderer_rgb.background_color
+        assert isinstance(background, Tensor)
+        return out.rgb + (1 - out.accumulation[:, None]) * background.to(out.rgb)
 
     def render_scene(self, name: str, rows: Int[Tensor, "R"] | None, rays: RayBundle) -> SceneOutputs:
         """Rays of one scene -> samples -> rendered."""

@@ -151,8 +151,9 @@ def dynamic_losses(
     moving, static, blend = seen.moving, seen.static, out.dynamic.blend
     mover_rays = out.mover_rays
     result = {
-        "color": w.color * L.color_loss(out.rgb, seen.image),
-        "static_color": w.static_color * L.color_loss(out.static_rgb, seen.image, static),
+        "color": w.color * L.color_loss(on_background(scene, out.rgb, out.weights.total), seen.image),
+        "static_color": w.static_color
+        * L.color_loss(on_background(scene, out.static_rgb, out.static_weights), seen.image, static),
         "blend_prior": w.blend_prior * blend.mean(),
     }
     if out.logits is not None and out.static_logits is not None and seen.labels is not None:
@@ -185,7 +186,7 @@ def mover_losses(
     rays = flow.rays[rows]
     live, image = seen.moving[rays], seen.image[rays]
     alone = field_weights(out.dynamic_alphas[rows])
-    own = composite(alone, dynamic.rgb[rows])
+    own = on_background(scene, composite(alone, dynamic.rgb[rows]), alone)
     result = {"dynamic_color": w.dynamic_color * L.color_loss(own, image, live)}
     if w.sparsity > 0:
         result["sparsity"] = w.sparsity * (L.weight_entropy_loss(alone) + L.blend_entropy_loss(dynamic.blend[rows]))
@@ -199,7 +200,9 @@ def mover_losses(
         return result
     there = render_advected(scene, out, rows, direction, config)
     weight = live * flow.exists(direction)[rows] * L.occlusion_weight(kept, there.weights)
-    result["advected_color"] = w.advected_color * L.color_loss(there.rgb, image, weight)
+    result["advected_color"] = w.advected_color * L.color_loss(
+        on_background(scene, there.rgb, there.weights), image, weight
+    )
     if labels is not None and there.logits is not None:
         result["consistency"] = w.consistency * L.semantic_loss(there.logits, labels, weight)
     return result
@@ -306,6 +309,11 @@ def given_distance(seen: Observed) -> tuple[Tensor, Float[Tensor, "R"]]:
     assert seen.inverse_depth is not None
     known = seen.inverse_depth.isfinite() & (seen.inverse_depth > 0)
     return known, seen.z_ratio / torch.where(known, seen.inverse_depth, 1.0)
+
+
+def on_background(scene: Scene, rgb: Float[Tensor, "R 3"], weights: Float[Tensor, "R S"]) -> Float[Tensor, "R 3"]:
+    """Composited colours in front of the scene's background, as its images are."""
+    return rgb + (1 - weights.sum(-1, keepdim=True)) * rgb.new_tensor(scene.background_color)
 
 
 def random_rays(mask: Tensor, count: int) -> Int[Tensor, "Q"]:
