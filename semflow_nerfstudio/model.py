@@ -30,6 +30,7 @@ from semflow_nerfstudio.training.objective import (
     dynamic_losses,
     given_distance,
     observe,
+    on_background,
     static_losses,
 )
 from semflow_nerfstudio.visuals.outputs import camera_outputs
@@ -168,14 +169,12 @@ class SemanticFlowModel(Model):
         """Render rays. In training the outputs hold one `SceneOutputs` for each scene in the batch."""
         parts = [self.render_scene(name, rows, rays) for name, rows, rays in self.by_scene(ray_bundle)]
         if self.training:
-            return {"parts": parts, "rgb": join(parts, self.on_background)}
+            colors = [
+                (p.rows, {"rgb": on_background(self.scene(p.name), p.rendered.rgb, p.rendered.weights.total)})
+                for p in parts
+            ]
+            return {"parts": parts, **join_dicts(colors)}
         return join_dicts([(part.rows, self.ray_outputs(part)) for part in parts])
-
-    def on_background(self, out: Rendered) -> Float[Tensor, "R 3"]:
-        """Colours of rays in front of the background that the images have."""
-        background = self.renderer_rgb.background_color
-        assert isinstance(background, Tensor)
-        return out.rgb + (1 - out.accumulation[:, None]) * background.to(out.rgb)
 
     def render_scene(self, name: str, rows: Int[Tensor, "R"] | None, rays: RayBundle) -> SceneOutputs:
         """Rays of one scene -> samples -> rendered."""
@@ -349,11 +348,6 @@ class SceneOutputs:
     rays: RayBundle
     rendered: Rendered
     proposed: Proposed
-
-
-def join(parts: list[SceneOutputs], value: Any) -> Tensor:
-    """One value of all parts, in the order of the batch."""
-    return join_dicts([(part.rows, {"value": value(part.rendered)}) for part in parts])["value"]
 
 
 def join_dicts(parts: list[tuple[Int[Tensor, "R"] | None, dict[str, Tensor]]]) -> dict[str, Tensor]:
