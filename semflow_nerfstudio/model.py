@@ -161,7 +161,7 @@ class SemanticFlowModel(Model):
     @property
     def static_stage(self) -> bool:
         """Whether only the static field is trained."""
-        return self.training and self.has_motion and self.step < self.config.static_steps
+        return self.training and self.step < self.config.static_steps
 
     # ------------------------------------------------------------------ the way of a ray
 
