@@ -95,6 +95,8 @@ class SemanticFlowModel(Model):
     config: SemanticFlowModelConfig
     class_colors: Tensor
     """RGB in [0, 1] of the classes, (C, 3)."""
+    scene_choice: ViewerDropdown[str]
+    """The viewer's list of scenes, where there are several."""
 
     def populate_modules(self) -> None:
         """Build the scenes and what they share from the datamanager's frames."""
