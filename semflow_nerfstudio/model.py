@@ -214,12 +214,8 @@ class SemanticFlowModel(Model):
 
     @property
     def static_stage(self) -> bool:
-        """Whether only static fields are trained."""
-        return all(self.in_static_stage(name) for name in self.scenes)
-
-    def in_static_stage(self, name: str) -> bool:
-        """Whether only the static field of a scene is trained, which needs motion masks."""
-        return self.training and "motion_mask" in self.modalities[name] and self.step < self.config.static_steps
+        """Whether only the static field is trained."""
+        return self.training and self.step < self.config.static_steps
 
     @property
     def labels_in_use(self) -> bool:
@@ -256,7 +252,7 @@ class SemanticFlowModel(Model):
             samples,
             self.config.render,
             maps=self.feature_maps(name) if semantic else None,
-            static_only=self.in_static_stage(name),
+            static_only=self.static_stage,
             mover_rays=self.mover_rays(moving),
             moving=moving,
             training=self.training,
@@ -366,8 +362,8 @@ class SemanticFlowModel(Model):
                 known, part.rows, part.rays.metadata["directions_norm"], self.first_frame[part.name], self.device
             )
             share = 1.0 if part.rows is None else len(part.rows) / len(batch["indices"])
-            if self.in_static_stage(part.name):
-                losses = static_losses(part.rendered, seen, w)
+            if self.static_stage:
+                losses = static_losses(scene, part.rendered, seen, w)
             else:
                 direction, advected = 1 if self.step % 2 else -1, math.ceil(share * self.config.advected_rays)
                 losses = dynamic_losses(scene, part.rendered, seen, w, self.config.render, direction, advected)
@@ -384,7 +380,7 @@ class SemanticFlowModel(Model):
         if seen.inverse_depth is None or w.proposal_surface <= 0:
             return result
         known, given = given_distance(seen)
-        if self.in_static_stage(part.name):
+        if self.static_stage:
             known = known & seen.static
         for samples, weights in zip(part.proposed.ray_samples[:-1], part.proposed.weights, strict=True):
             if weights.requires_grad:

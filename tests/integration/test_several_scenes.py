@@ -38,7 +38,7 @@ from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.runs import Run, evaluate, load_run
 from semflow_nerfstudio.scene_outputs import SceneOutputs
 from semflow_nerfstudio.selection import read_selection, write_selection
-from semflow_nerfstudio.training.objective import present_modalities
+from semflow_nerfstudio.training.objective import observe, present_modalities
 
 
 def of(root: Path, *names: str) -> DynamicSceneDataParserConfig:
@@ -98,28 +98,27 @@ def test_a_scene_costs_its_fields_only(scenes: Path, tmp_path: Path) -> None:
 
 
 def test_losses_skip_what_a_scene_lacks(scenes: Path, tmp_path: Path) -> None:
-    """B has no motion masks: no static stage, all rays get movers; A is as if it were alone."""
+    """B has no motion masks: all its rays get movers, as if it were alone; half of A's do."""
     trainer = set_up(tiny_config(of(scenes, "A", "B"), tmp_path))
     model = model_of(trainer)
     trainer.pipeline.train()
-    model.set_step(0)
-    assert model.in_static_stage("A") and not model.in_static_stage("B") and not model.static_stage
     rays, batch = trainer.pipeline.datamanager.next_train(0)
-    outputs = model(rays)
+    names = []
+    for step in (0, STEPS):
+        model.set_step(step)
+        outputs = model(rays)
+        assert outputs["rgb"].shape == batch["image"].shape
+        losses = model.get_loss_dict(outputs, batch)
+        assert all(value.isfinite() for value in losses.values())
+        names.append(set(losses))
+    assert names[0] < names[1] and "dynamicness" in names[1]
     parts: dict[str, SceneOutputs] = {part.name: part for part in outputs["parts"]}
-    assert parts["A"].rendered.dynamic is None and parts["B"].rendered.dynamic is not None
+    assert len(parts["A"].rendered.dynamic_weights) * 2 == len(parts["A"].rays)
     assert len(parts["B"].rendered.dynamic_weights) == len(parts["B"].rays)
-    assert outputs["rgb"].shape == batch["image"].shape
     for name, part in parts.items():
-        assert part.rows is not None
         known = present_modalities(batch, model.modalities[name])
-        assert ("motion_mask" in known) == (name == "A") and "labels" in known
-    losses = model.get_loss_dict(outputs, batch)
-    assert all(value.isfinite() for value in losses.values())
-    model.set_step(STEPS)
-    outputs = model(rays)
-    assert {part.name for part in outputs["parts"] if part.rendered.dynamic is not None} == {"A", "B"}
-    assert model.get_loss_dict(outputs, batch).keys() > losses.keys()
+        seen = observe(known, part.rows, part.rays.metadata["directions_norm"], model.first_frame[name], model.device)
+        assert (seen.motion is None) == (name == "B") and seen.labels is not None and seen.flow is not None
 
 
 def test_resumed(run_of_two: TrainedRun, scenes: Path, tmp_path: Path) -> None:
