@@ -17,6 +17,7 @@ from nerfstudio.models.base_model import Model, ModelConfig
 from torch import Tensor, nn
 
 from semflow_nerfstudio.evaluation.image_metrics import ImageEvaluation
+from semflow_nerfstudio.flow.feature_maps import FeatureCache, Maps
 from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_rays, seen_motion, seen_points
 from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig, Proposed, proposal_losses
 from semflow_nerfstudio.scene import Scene, SceneConfig
@@ -60,6 +61,8 @@ class SemanticFlowModelConfig(ModelConfig):
     """Moving rays in a step's passes of the dynamic field alone."""
     encoder_every: int = 2
     """Steps between updates of a trainable frame encoder; its feature maps are kept in between."""
+    encoder_frames: int = 12
+    """Frames encoded in such an update, those that the step's rays read most; shorter clips are encoded as a whole."""
     default_time: float | None = None
     """Time of rays that have none; None: the first frame's."""
     default_scene: str | None = None
@@ -70,6 +73,8 @@ class SemanticFlowModelConfig(ModelConfig):
     """Opacity of the classes' colours in the `semantics_overlay` output."""
     eval_num_rays_per_chunk: int = 8192
     """Rays rendered at once outside training."""
+    bfloat16: bool | None = None
+    """Whether networks compute in bfloat16 (densities, colours, logits and losses stay in float32); None: on a GPU."""
     enable_collider: bool = False
     """Near and far come from the scene, not from this switch."""
 
@@ -111,7 +116,7 @@ class SemanticFlowModel(Model):
             self.first_frame[name], count = count, count + len(f.cameras)
         self.train_psnr = torch.zeros(())
         self.step = 0
-        self._maps: dict[str, tuple[tuple[int, ...] | None, Tensor]] = {}
+        self._maps = {name: FeatureCache(self.config.encoder_frames) for name in frames}
 
     def scene(self, name: str) -> Scene:
         """A scene by name."""
@@ -165,6 +170,18 @@ class SemanticFlowModel(Model):
 
     # ------------------------------------------------------------------ the way of a ray
 
+    def forward(self, ray_bundle: RayBundle, batch: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Render rays; with a training batch, its `losses` and the rays' `rgb` without gradient and nothing else.
+
+        Everything that has parameters runs in here, and no other output has a gradient: what several processes need.
+        """
+        enabled = self.device.type != "cpu" if self.config.bfloat16 is None else self.config.bfloat16
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+            outputs = super().forward(ray_bundle)
+            if batch is None:
+                return outputs
+            return {"rgb": outputs["rgb"].detach(), "losses": self.get_loss_dict(outputs, batch)}
+
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Render rays. In training the outputs hold one `SceneOutputs` for each scene in the batch."""
         parts = [self.render_scene(name, rows, rays) for name, rows, rays in self.by_scene(ray_bundle)]
@@ -186,7 +203,7 @@ class SemanticFlowModel(Model):
             self.shared,
             samples,
             self.config.render,
-            maps=self.feature_maps(name),
+            maps=self.feature_maps(name, times),
             static_only=self.static_stage,
             mover_rays=self.mover_rays(rays),
             moving=self.known_moving(rays),
@@ -262,23 +279,17 @@ class SemanticFlowModel(Model):
         order = moving + torch.rand(len(moving), device=moving.device)
         return order.topk(max(1, int(self.config.mover_ray_share * len(moving)))).indices
 
-    def feature_maps(self, name: str) -> Float[Tensor, "F h w C"] | None:
+    def feature_maps(self, name: str, times: Float[Tensor, "R 1"]) -> Maps | None:
         """Feature maps of a scene's frames: fresh, with gradient, every few training steps, kept in between."""
-        if self.shared is None or not self.config.render.flow_features:
+        shared, bank, cache = self.shared, self.scene(name).bank, self._maps[name]
+        if shared is None or not self.config.render.flow_features:
             return None
-        # Fused optimizers do not raise the parameters' own versions.
-        version = (self.step, *(p._version for p in self.shared.encoder.parameters()))
         if self.training and self.step % self.config.encoder_every == 0:
-            maps = self.shared.encode(self.scene(name).bank)
-            self._maps[name] = (None, maps.detach())
-            return maps
-        kept = self._maps.get(name)
-        if kept is not None and (self.training or kept[0] == version):
-            return kept[1]
-        with torch.no_grad():
-            maps = self.shared.encode(self.scene(name).bank)
-        self._maps[name] = (version, maps)
-        return maps
+            radius = self.config.render.window // 2
+            return cache.update(shared.encode, bank, times, radius, shared.pooled_frames(bank))
+        # Fused optimizers do not raise the parameters' own versions.
+        version = (self.step, *(p._version for p in shared.encoder.parameters()))
+        return cache.kept(shared.encode, bank, None if self.training else version)
 
     # ------------------------------------------------------------------ losses and metrics
 

@@ -7,12 +7,16 @@ import statistics
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
+import torch.distributed as dist
+from nerfstudio.models.base_model import Model
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils import profiler
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.nn.parallel import DistributedDataParallel
 from torchvision.utils import save_image
 
 from semflow_nerfstudio.model import SemanticFlowModel
@@ -27,13 +31,39 @@ class SemanticFlowPipelineConfig(VanillaPipelineConfig):
 
 
 class SemanticFlowPipeline(VanillaPipeline):
-    """Evaluates with one summed confusion matrix, and leaves absent values out of means."""
+    """Evaluates with one summed confusion matrix, leaves absent values out of means, and trains on several devices.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    With several processes the model is wrapped so that gradients are averaged. Whatever has parameters, the losses
+    included, therefore runs inside the wrapped model's `forward`; the rest of nerfstudio sees the model itself.
+    """
+
+    def __init__(
+        self,
+        config: SemanticFlowPipelineConfig,
+        device: str,
+        test_mode: Literal["test", "val", "inference"] = "val",
+        world_size: int = 1,
+        local_rank: int = 0,
+        **kwargs: Any,
+    ) -> None:
         # Adam's moments of table entries that are no longer seen decay into denormal numbers, which make a CPU several
         # times slower from some 800 steps on. Threads inherit the setting, so it comes before any are started.
         torch.set_flush_denormal(True)
-        super().__init__(*args, **kwargs)
+        # One process as far as nerfstudio is concerned: its own wrapper names a CUDA device even on the CPU.
+        super().__init__(config, device, test_mode, **kwargs)
+        self.world_size = self.datamanager.world_size = world_size
+        self.datamanager.local_rank = local_rank
+        if world_size > 1:
+            self._model = cast(Model, distribute(self._model))
+            if dist.get_rank() != 0:
+                _write_no_transforms(self.datamanager)
+
+    @profiler.time_function
+    def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Rays, what the model makes of them, losses and metrics of a training step."""
+        rays, batch = self.datamanager.next_train(step)
+        outputs = self._model(rays, batch)
+        return outputs, outputs["losses"], self.model.get_metrics_dict(outputs, batch)
 
     def get_average_image_metrics(
         self,
@@ -79,7 +109,7 @@ class SemanticFlowPipeline(VanillaPipeline):
 
     def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
         """Load a checkpoint; weights that are missing or left over are an error, never silently random."""
-        own = set(self.state_dict())
+        own = {key.replace("module.", "") for key in self.state_dict()}
         saved = {key.replace("module.", "") for key in loaded_state}
         missing, unexpected = sorted(own - saved), sorted(saved - own)
         if missing or unexpected:
@@ -89,3 +119,19 @@ class SemanticFlowPipeline(VanillaPipeline):
                 "load it with the config.yml that lies beside it"
             )
         super().load_pipeline(loaded_state, step)
+
+
+def distribute(model: Model) -> DistributedDataParallel:
+    """Wrap a model so that the gradients of its `forward` are averaged over processes, on any device.
+
+    Parameters without a gradient are looked for in every step: the first stage leaves the dynamic field out, and the
+    frame encoder and the proposal fields are not updated in all of them. Buffers are the frames, the same everywhere.
+    """
+    return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
+
+
+def _write_no_transforms(datamanager: Any) -> None:
+    """nerfstudio's trainer saves the dataparser's transform from every process; the first one's will do."""
+    outputs = getattr(datamanager, "train_dataparser_outputs", None)
+    if outputs is not None:
+        outputs.save_dataparser_transform = lambda path: None

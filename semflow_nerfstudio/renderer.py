@@ -14,6 +14,7 @@ from torch import Tensor
 
 from semflow_nerfstudio.fields.dynamic_field import DynamicFieldOutputs
 from semflow_nerfstudio.fields.static_field import FieldOutputs
+from semflow_nerfstudio.flow.feature_maps import Maps
 from semflow_nerfstudio.flow.timeline import TimeWindow
 from semflow_nerfstudio.flow.trajectories import Integrator, trace
 from semflow_nerfstudio.rendering.compositing import (
@@ -128,7 +129,7 @@ def render_rays(
     shared: SharedNetworks | None,
     samples: Samples,
     config: RenderConfig,
-    maps: Float[Tensor, "F h w C"] | None = None,
+    maps: Maps | None = None,
     static_only: bool = False,
     mover_rays: Int[Tensor, "M"] | None = None,
     moving: Bool[Tensor, "R"] | None = None,
@@ -252,7 +253,7 @@ def static_semantics(
     shared: SharedNetworks,
     out: Rendered,
     trunk: Float[Tensor, "R S G"],
-    maps: Float[Tensor, "F h w C"] | None,
+    maps: Maps | None,
     config: RenderConfig,
 ) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R C"]]:
     """Static points -> logits, composited with the static field's own weights and with its share of the full ones."""
@@ -274,7 +275,7 @@ def flow_semantics(
     scene: Scene,
     shared: SharedNetworks,
     out: Rendered,
-    maps: Float[Tensor, "F h w C"] | None,
+    maps: Maps | None,
     config: RenderConfig,
 ) -> tuple[Float[Tensor, "Q k C"], Float[Tensor, "Q k C"]]:
     """Trajectories -> flow features -> attention -> logits of the flows, without and with the scene's residual."""

@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from semflow_nerfstudio.flow.aggregation import FlowFeatureAggregation, bilinear_lookup
+from semflow_nerfstudio.fields.mlp import full_precision
+from semflow_nerfstudio.flow.aggregation import FlowFeatureAggregation, look_up
 from semflow_nerfstudio.flow.attention import FlowAttention, MeanAggregation
+from semflow_nerfstudio.flow.feature_maps import Maps
 from semflow_nerfstudio.flow.frame_bank import FrameBank
 from semflow_nerfstudio.flow.frame_encoders import ConvEncoder
 from semflow_nerfstudio.flow.semantic_network import SemanticNetwork
@@ -74,11 +76,11 @@ class SharedNetworks(nn.Module):
     def encode(self, bank: FrameBank, frames: Int[Tensor, "F"] | None = None) -> Float[Tensor, "F h w C"]:
         """Feature maps of some or all frames of a scene, channels last."""
         images = bank.pixels(torch.arange(len(bank.images), device=bank.images.device) if frames is None else frames)
-        return self.encoder(images).permute(0, 2, 3, 1).contiguous()
+        return full_precision(self.encoder(images)).permute(0, 2, 3, 1).contiguous()
 
     def flow_logits(
         self,
-        maps: Float[Tensor, "F h w C"],
+        maps: Maps,
         bank: FrameBank,
         window: TimeWindow,
         trajectories: Float[Tensor, "R k K 3"],
@@ -106,20 +108,21 @@ class SharedNetworks(nn.Module):
         )
         return self.flow_network(self.attention(tokens)).unflatten(0, (rays, samples))
 
-    def static_logits(
-        self, maps: Float[Tensor, "F h w C"], bank: FrameBank, points: Float[Tensor, "R k 3"]
-    ) -> Float[Tensor, "R k C"]:
+    def pooled_frames(self, bank: FrameBank) -> Int[Tensor, "p"]:
+        """The frames whose features are pooled for static points."""
+        count = min(self.config.pooled_frames, len(bank.images))
+        return torch.linspace(0, len(bank.images) - 1, count, device=bank.images.device).round().long()
+
+    def static_logits(self, maps: Maps, bank: FrameBank, points: Float[Tensor, "R k 3"]) -> Float[Tensor, "R k C"]:
         """Image features pooled over frames that see the points -> logits."""
         flat = points.reshape(-1, 3)
         cameras = bank.cameras
-        count = min(self.config.pooled_frames, len(cameras))
-        frames = torch.linspace(0, len(cameras) - 1, count, device=points.device).round().long()
         total, weight = 0.0, 0.0
-        for frame in frames:
+        for frame in self.pooled_frames(bank):
             index = frame.expand(flat.shape[0])
             pixels, depth = cameras.project(flat, index)
             seen = cameras.visible(pixels, depth)[:, None].to(flat)
-            total = total + seen * bilinear_lookup(maps, index, pixels, cameras.width, cameras.height)
+            total = total + seen * look_up(maps, index, pixels, cameras.width, cameras.height)
             weight = weight + seen
         pooled = total / torch.as_tensor(weight).clamp(min=1)
         return self.static_network(pooled).unflatten(0, points.shape[:-1])

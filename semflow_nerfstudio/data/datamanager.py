@@ -40,7 +40,8 @@ class SemFlowDataManagerConfig(VanillaDataManagerConfig):
 
 
 class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
-    """Works with every dataparser; see `SemFlowDataset` for what batches hold.
+    """Works with every dataparser; see `SemFlowDataset` for what batches hold (but for
+    `disparity` and `depth` where there is `inverse_depth`, which is made of them).
 
     The training dataset's metadata, which nerfstudio hands to the model, gets `scene_frames` (name -> `SceneFrames`)
     and, where disparity was aligned, `alignment` (name -> `DisparityAlignment`).
@@ -108,13 +109,18 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
     def _finish_batch(self, batch: dict[str, Any], dataset: SemFlowDataset) -> dict[str, Any]:
         frames = batch["indices"][:, 0].cpu()
         batch["image_size"] = torch.cat([dataset.cameras.width[frames], dataset.cameras.height[frames]], dim=-1).float()
-        batch = {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        batch = {
+            key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
+            for key, value in batch.items()
+        }
         if batch["image"].dtype == torch.uint8:
             batch["image"] = batch["image"].float() / 255.0
         return batch
 
     def _cache(self, dataset: SemFlowDataset, num_frames: int, num_repeats: int) -> FrameCache:
-        return FrameCache(dataset, num_frames, num_repeats, self.device, self.exclude_batch_keys_from_device)
+        # What inverse depth was made of is four bytes a pixel and frame that no loss reads.
+        unused = ("disparity", "depth") if dataset.alignments or dataset.has("depth") else ()
+        return FrameCache(dataset, num_frames, num_repeats, self.device, self.exclude_batch_keys_from_device, unused)
 
     def _get_pixel_sampler(self, dataset: SemFlowDataset, num_rays_per_batch: int) -> PixelSampler:
         if self.config.patch_size > 1 and type(self.config.pixel_sampler) is SemFlowPixelSamplerConfig:

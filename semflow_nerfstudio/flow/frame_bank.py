@@ -34,7 +34,8 @@ class FrameBank(nn.Module):
             # One by one: a clip's frames as float32 at full size can be gigabytes.
             images = torch.stack([_shrink(image, width, height) for image in images])
         cameras = cameras.scaled_to(width, height)
-        self.register_buffer("images", images.contiguous().clone())
+        # Not copied where they are kept at their own size: a long clip's frames are hundreds of megabytes.
+        self.register_buffer("images", images.contiguous())
         self.register_buffer("camera_to_worlds", cameras.camera_to_worlds.clone())
         self.register_buffer("intrinsics", cameras.intrinsics.clone())
         distortion = torch.zeros(len(cameras), 0) if cameras.distortion is None else cameras.distortion.clone()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle, RaySamples
-from nerfstudio.model_components.losses import distortion_loss, interlevel_loss
+from nerfstudio.model_components.losses import interlevel_loss, ray_samples_to_sdist
 from nerfstudio.model_components.ray_samplers import (
     LinearDisparitySampler,
     ProposalNetworkSampler,
@@ -101,8 +101,20 @@ class ProposalSampling(nn.Module):
 
 
 def proposal_losses(proposed: Proposed, weights: Float[Tensor, "R S"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """nerfstudio's interlevel and distortion losses for the final weights."""
+    """Interlevel and distortion losses for the final weights."""
     every = [*proposed.weights, weights[..., None]]
     trained = any(w.requires_grad for w in proposed.weights)
     interlevel = interlevel_loss(every, proposed.ray_samples) if trained else weights.new_zeros(())
-    return torch.as_tensor(interlevel), distortion_loss(every, proposed.ray_samples)
+    return torch.as_tensor(interlevel), distortion_loss(ray_samples_to_sdist(proposed.ray_samples[-1]), weights)
+
+
+def distortion_loss(edges: Float[Tensor, "R E"], weights: Float[Tensor, "R S"]) -> Float[Tensor, ""]:
+    """mip-NeRF 360's distortion loss of the intervals between ascending edges.
+
+    sum_ij w_i w_j |m_i - m_j| by running sums, as the middles m ascend: S terms a ray where nerfstudio's has S squared.
+    """
+    middle, length = (edges[:, 1:] + edges[:, :-1]) / 2, edges.diff(dim=-1)
+    moment = weights * middle
+    before, moment_before = weights.cumsum(-1) - weights, moment.cumsum(-1) - moment
+    between = 2 * (weights * (middle * before - moment_before)).sum(-1)
+    return (between + (weights.square() * length).sum(-1) / 3).mean()

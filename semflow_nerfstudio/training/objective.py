@@ -215,7 +215,6 @@ def flow_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights, con
     if flow.trajectories.shape[2] < 3:
         return result
     cameras, rays = scene.bank.cameras, flow.rays
-    size = torch.tensor([cameras.width, cameras.height], device=rays.device)
     scale = FLOW_WIDTH * torch.stack([torch.ones_like(seen.aspect), seen.aspect], dim=-1)[rays]
     points, solid, errors = seen_points(out)[rays], out.accumulation[rays] > MIN_ACCUMULATION, []
     for step, given, neighbour in ((1, seen.flow, scene.next_frame), (-1, seen.flow_backward, scene.previous_frame)):
@@ -224,7 +223,8 @@ def flow_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights, con
         target = neighbour[seen.frame[rays]]
         pixels, depth = cameras.project(points + seen_motion(out, step), target.clamp(min=0))
         valid = given[1][rays] & (target >= 0) & (depth > 1e-3) & solid
-        induced = torch.where(valid[:, None], pixels / size - seen.pixel[rays], 0.0)
+        share = torch.stack([pixels[:, 0] / cameras.width, pixels[:, 1] / cameras.height], dim=-1)
+        induced = torch.where(valid[:, None], share - seen.pixel[rays], 0.0)
         errors.append(L.optical_flow_loss(induced * scale, given[0][rays] * scale, valid, w.flow_robust_scale))
     if errors:
         result["optical_flow"] = w.optical_flow * torch.stack(errors).mean()
@@ -313,7 +313,8 @@ def given_distance(seen: Observed) -> tuple[Tensor, Float[Tensor, "R"]]:
 
 def on_background(scene: Scene, rgb: Float[Tensor, "R 3"], weights: Float[Tensor, "R S"]) -> Float[Tensor, "R 3"]:
     """Composited colours in front of the scene's background, as its images are."""
-    return rgb + (1 - weights.sum(-1, keepdim=True)) * rgb.new_tensor(scene.background_color)
+    left = 1 - weights.sum(-1, keepdim=True)
+    return rgb + torch.cat([left * channel for channel in scene.background_color], dim=-1)
 
 
 def random_rays(mask: Tensor, count: int) -> Int[Tensor, "Q"]:

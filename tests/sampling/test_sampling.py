@@ -4,9 +4,15 @@ import pytest
 import torch
 from builders import random_samples, random_scene
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.model_components.losses import lossfun_distortion
 
 from semflow_nerfstudio.sampling.collider import FAR_PLANE, NEAR_PLANE, intersect_box, set_near_far
-from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig, proposal_losses
+from semflow_nerfstudio.sampling.proposal import (
+    ProposalSampling,
+    ProposalSamplingConfig,
+    distortion_loss,
+    proposal_losses,
+)
 
 CONFIG = ProposalSamplingConfig(proposal_samples=(24,), samples=10)
 BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
@@ -103,3 +109,12 @@ def test_as_many_passes_as_proposal_fields() -> None:
     scene, _ = random_scene()
     with pytest.raises(ValueError, match="2 entries for 1 proposal fields"):
         ProposalSampling(scene, ProposalSamplingConfig(proposal_samples=(64, 32)))
+
+
+def test_distortion_is_nerfstudios() -> None:
+    edges = torch.rand(9, 65).sort(dim=-1).values
+    weights = (torch.rand(9, 64) / 40).requires_grad_()
+    plain, fast = lossfun_distortion(edges, weights).mean(), distortion_loss(edges, weights)
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-7)
+    slopes = [torch.autograd.grad(loss, weights)[0] for loss in (fast, plain)]
+    torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-7)
