@@ -307,7 +307,7 @@ class SemanticFlowModel(Model):
                 batch, part.rows, part.rays.metadata["directions_norm"], self.first_frame[part.name], self.device
             )
             if self.static_stage:
-                losses = static_losses(part.rendered, seen, w)
+                losses = static_losses(scene, part.rendered, seen, w)
             else:
                 direction = 1 if self.step % 2 else -1
                 losses = dynamic_losses(

@@ -123,10 +123,11 @@ class Observed:
         return self.motion == 0
 
 
-def static_losses(out: Rendered, seen: Observed, w: LossWeights) -> dict[str, Tensor]:
+def static_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights) -> dict[str, Tensor]:
     """Losses of the first stage, which trains the static field on what does not move."""
     static = seen.static
-    result = {"color": w.color * L.color_loss(out.static_rgb, seen.image, static)}
+    color = on_background(scene, out.static_rgb, out.static_weights)
+    result = {"color": w.color * L.color_loss(color, seen.image, static)}
     if out.static_logits is not None and seen.labels is not None:
         result["semantic"] = w.semantic * L.semantic_loss(out.static_logits, seen.labels, static.float())
     result.update(depth_losses(out, seen, w, static_only=True))
