@@ -49,6 +49,9 @@ class RenderConfig:
     """Samples of a ray, the heaviest of the dynamic field, that get flows and their semantics."""
     min_dynamicness: float = 1e-3
     """Outside training, rays whose movers' share is below this get no flows."""
+    min_semantic_weight: float = 1e-3
+    """Outside training, samples that weigh less than this get no semantics: empty space, and what lies behind where
+    the light is spent."""
     compositing: Literal["normalized", "paper"] = "normalized"
     """Blended weights that sum to one minus the transmittance, or the reference's, which can exceed one."""
     semantic_gradient: Literal["joint", "stopped"] = "joint"
@@ -182,9 +185,9 @@ def render_rays(
         out.flow = trace_flows(scene, out, config, training)
     if shared is None:
         return out
-    out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config)
+    out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config, training)
     if out.flow is not None:
-        out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config)
+        out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config, training)
         blend = None if out.dynamic is None else pick(out.dynamic.blend[out.flow.rows], out.flow.picked)
         weigh = semantic_weights(out.flow.weights, blend, config)
         out.logits = out.logits.index_add(0, out.flow.rays, composite(weigh, out.flow.logits))
@@ -269,16 +272,10 @@ def static_semantics(
     trunk: Float[Tensor, "R S G"],
     maps: Maps | None,
     config: RenderConfig,
+    training: bool,
 ) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R C"]]:
     """Static points -> logits, composited with the static field's own weights and with its share of the full ones."""
     picked = heaviest(out.weights.static, config.static_samples)
-    logits = torch.zeros(1, device=trunk.device)
-    if maps is not None:
-        logits = shared.static_logits(maps, scene.bank, pick(out.samples.positions, picked))
-    stopped = config.semantic_gradient == "stopped"
-    if scene.residual:
-        kept = pick(trunk, picked)
-        logits = logits + scene.static_residual(kept.detach() if stopped else kept)
     static_share = None
     if out.dynamic is not None and config.semantic_weights == "uniform":
         static_share = torch.ones_like(out.static_weights)
@@ -286,7 +283,24 @@ def static_semantics(
         static_share = pick(static_share, picked)
     own = semantic_weights(pick(out.static_weights, picked), None, config)
     share = semantic_weights(pick_weights(out.weights.static, picked), static_share, config)
+    points, kept = pick(out.samples.positions, picked), pick(trunk, picked)
+    heavy = None if training else torch.maximum(own, share) > config.min_semantic_weight
+    if heavy is not None:
+        points, kept = points[heavy], kept[heavy]
+    logits = torch.zeros(1, device=trunk.device)
+    if maps is not None:
+        logits = shared.static_logits(maps, scene.bank, points)
+    if scene.residual:
+        logits = logits + scene.static_residual(kept.detach() if config.semantic_gradient == "stopped" else kept)
+    logits = spread(logits, heavy)
     return composite(own, logits), composite(share, logits)
+
+
+def spread(logits: Float[Tensor, "*batch C"], heavy: Bool[Tensor, "R k"] | None) -> Float[Tensor, "R k C"]:
+    """Logits of the heavy ones of k samples of R rays, zero for the others; as they are where all were computed."""
+    if heavy is None:
+        return logits
+    return logits.new_zeros(*heavy.shape, logits.shape[-1]).masked_scatter(heavy[..., None], logits)
 
 
 def semantic_weights(
@@ -310,27 +324,28 @@ def flow_semantics(
     out: Rendered,
     maps: Maps | None,
     config: RenderConfig,
+    training: bool,
 ) -> tuple[Float[Tensor, "Q k C"], Float[Tensor, "Q k C"]]:
     """Trajectories -> flow features -> attention -> logits of the flows, without and with the scene's residual."""
     flow, dynamic = out.flow, out.dynamic
-    assert flow is not None and dynamic is not None
+    assert flow is not None and dynamic is not None and out.logits is not None
+    window, trajectories, points = flow.window, flow.trajectories, flow.points
+    times, trunk = out.samples.times[flow.rays], pick(dynamic.trunk[flow.rows], flow.picked)
+    heavy = None
+    if not training and config.semantic_weights == "density":
+        heavy = flow.weights > config.min_semantic_weight
+        rays = heavy.nonzero()[:, 0]
+        window = window._replace(index=window.index[rays], weight=window.weight[rays], exists=window.exists[rays])
+        trajectories, points, trunk = trajectories[heavy][:, None], points[heavy][:, None], trunk[heavy][:, None]
+        times = times[rays]
     if maps is not None:
-        logits = shared.flow_logits(
-            maps,
-            scene.bank,
-            flow.window,
-            flow.trajectories,
-            flow.points,
-            out.samples.times[flow.rays],
-            scene.timeline.tau,
-        )
+        logits = shared.flow_logits(maps, scene.bank, window, trajectories, points, times, scene.timeline.tau)
     else:
-        assert out.logits is not None
-        logits = out.logits.new_zeros(*flow.picked.shape, out.logits.shape[-1])
+        logits = out.logits.new_zeros(*points.shape[:-1], out.logits.shape[-1])
     if not scene.residual:
-        return logits, logits
-    trunk = pick(dynamic.trunk[flow.rows], flow.picked)
-    return logits, logits + scene.flow_residual(trunk.detach() if config.semantic_gradient == "stopped" else trunk)
+        return (spread(logits, heavy),) * 2
+    residual = scene.flow_residual(trunk.detach() if config.semantic_gradient == "stopped" else trunk)
+    return spread(logits, heavy), spread(logits + residual, heavy)
 
 
 @dataclass
