@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from semflow_nerfstudio.evaluation.image_metrics import ImageEvaluation
 from semflow_nerfstudio.flow.feature_maps import FeatureCache, Maps
 from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_rays, seen_motion, seen_points
+from semflow_nerfstudio.sampling.occupancy import OccupancySampling, OccupancySamplingConfig
 from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig, Proposed, proposal_losses
 from semflow_nerfstudio.scene import Scene, SceneConfig
 from semflow_nerfstudio.scene_frames import SceneFrames
@@ -50,7 +51,11 @@ class SemanticFlowModelConfig(ModelConfig):
     render: RenderConfig = field(default_factory=RenderConfig)
     """How rays are rendered."""
     sampling: ProposalSamplingConfig = field(default_factory=ProposalSamplingConfig)
-    """Proposal sampling."""
+    """Proposal sampling; its `samples` are those of either sampler."""
+    sampler: Literal["proposal", "occupancy"] = "proposal"
+    """How samples are found: by proposal networks, or by an occupancy grid, both aware of time."""
+    occupancy: OccupancySamplingConfig = field(default_factory=OccupancySamplingConfig)
+    """Occupancy-grid sampling."""
     losses: LossWeights = field(default_factory=LossWeights)
     """Weights of the losses."""
     time: bool = True
@@ -106,10 +111,18 @@ class SemanticFlowModel(Model):
         num_classes = len(self.class_names)
         if num_classes and not (self.config.render.flow_features or self.config.scene.residual):
             raise ValueError("render.flow_features and scene.residual are both off: nothing is left to tell classes by")
-        self.scenes = nn.ModuleDict({name: Scene(f, self.config.scene, num_classes) for name, f in frames.items()})
+        proposes = self.config.sampler == "proposal"
+        own = self.config.scene if proposes else replace(self.config.scene, proposals=())
+        self.scenes = nn.ModuleDict({name: Scene(f, own, num_classes) for name, f in frames.items()})
         self.shared = SharedNetworks(self.config.shared, num_classes) if num_classes else None
+        sampling, occupancy = self.config.sampling, self.config.occupancy
         self.samplers = nn.ModuleDict(
-            {name: ProposalSampling(self.scene(name), self.config.sampling) for name in self.scenes}
+            {
+                name: ProposalSampling(self.scene(name), sampling)
+                if proposes
+                else OccupancySampling(self.scene(name), occupancy, sampling.samples)
+                for name in self.scenes
+            }
         )
         self.has_motion = all("motion_mask" in f.has for f in frames.values())
         background = next(iter(frames.values())).background_color
@@ -160,7 +173,7 @@ class SemanticFlowModel(Model):
         """Bring everything that changes over training to a step."""
         self.step = step
         for sampler in self.samplers.values():
-            assert isinstance(sampler, ProposalSampling)
+            assert isinstance(sampler, ProposalSampling | OccupancySampling)
             sampler.set_step(step)
 
     def update_to_step(self, step: int) -> None:

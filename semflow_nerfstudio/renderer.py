@@ -51,7 +51,7 @@ class RenderConfig:
     """Outside training, rays whose movers' share is below this get no flows."""
     min_semantic_weight: float = 1e-3
     """Outside training, samples that weigh less than this get no semantics: empty space, and what lies behind where
-    the light is spent."""
+    the light is spent. From there to twice as much they fade in."""
     compositing: Literal["normalized", "paper"] = "normalized"
     """Blended weights that sum to one minus the transmittance, or the reference's, which can exceed one."""
     semantic_gradient: Literal["joint", "stopped"] = "joint"
@@ -284,23 +284,31 @@ def static_semantics(
     own = semantic_weights(pick(out.static_weights, picked), None, config)
     share = semantic_weights(pick_weights(out.weights.static, picked), static_share, config)
     points, kept = pick(out.samples.positions, picked), pick(trunk, picked)
-    heavy = None if training else torch.maximum(own, share) > config.min_semantic_weight
-    if heavy is not None:
-        points, kept = points[heavy], kept[heavy]
+    ramp = None if training else fade_in(torch.maximum(own, share), config)
+    if ramp is not None:
+        points, kept = points[ramp > 0], kept[ramp > 0]
     logits = torch.zeros(1, device=trunk.device)
     if maps is not None:
         logits = shared.static_logits(maps, scene.bank, points)
     if scene.residual:
         logits = logits + scene.static_residual(kept.detach() if config.semantic_gradient == "stopped" else kept)
-    logits = spread(logits, heavy)
+    logits = spread(logits, ramp)
     return composite(own, logits), composite(share, logits)
 
 
-def spread(logits: Float[Tensor, "*batch C"], heavy: Bool[Tensor, "R k"] | None) -> Float[Tensor, "R k C"]:
-    """Logits of the heavy ones of k samples of R rays, zero for the others; as they are where all were computed."""
-    if heavy is None:
+def fade_in(weights: Float[Tensor, "R k"], config: RenderConfig) -> Float[Tensor, "R k"]:
+    """0 for samples too light for semantics, growing to 1 at twice their least weight, so that nothing jumps."""
+    if config.min_semantic_weight <= 0 or config.semantic_weights == "uniform":
+        return torch.ones_like(weights)
+    return (weights / config.min_semantic_weight - 1).clamp(0, 1)
+
+
+def spread(logits: Float[Tensor, "*batch C"], ramp: Float[Tensor, "R k"] | None) -> Float[Tensor, "R k C"]:
+    """Logits of those of k samples of R rays whose ramp is not zero, faded; as they are where all were computed."""
+    if ramp is None:
         return logits
-    return logits.new_zeros(*heavy.shape, logits.shape[-1]).masked_scatter(heavy[..., None], logits)
+    every = logits.new_zeros(*ramp.shape, logits.shape[-1]).masked_scatter(ramp[..., None] > 0, logits)
+    return every * ramp[..., None]
 
 
 def semantic_weights(
@@ -331,9 +339,9 @@ def flow_semantics(
     assert flow is not None and dynamic is not None and out.logits is not None
     window, trajectories, points = flow.window, flow.trajectories, flow.points
     times, trunk = out.samples.times[flow.rays], pick(dynamic.trunk[flow.rows], flow.picked)
-    heavy = None
-    if not training and config.semantic_weights == "density":
-        heavy = flow.weights > config.min_semantic_weight
+    ramp = None if training else fade_in(flow.weights, config)
+    if ramp is not None:
+        heavy = ramp > 0
         rays = heavy.nonzero()[:, 0]
         window = window._replace(index=window.index[rays], weight=window.weight[rays], exists=window.exists[rays])
         trajectories, points, trunk = trajectories[heavy][:, None], points[heavy][:, None], trunk[heavy][:, None]
@@ -343,9 +351,9 @@ def flow_semantics(
     else:
         logits = out.logits.new_zeros(*points.shape[:-1], out.logits.shape[-1])
     if not scene.residual:
-        return (spread(logits, heavy),) * 2
+        return (spread(logits, ramp),) * 2
     residual = scene.flow_residual(trunk.detach() if config.semantic_gradient == "stopped" else trunk)
-    return spread(logits, heavy), spread(logits + residual, heavy)
+    return spread(logits, ramp), spread(logits + residual, ramp)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from nerfstudio.model_components.losses import interlevel_loss, ray_samples_to_s
 from nerfstudio.model_components.ray_samplers import (
     LinearDisparitySampler,
     ProposalNetworkSampler,
+    SpacedSampler,
     UniformLinDispPiecewiseSampler,
     UniformSampler,
 )
@@ -49,6 +50,15 @@ class Proposed(NamedTuple):
     weights: list[Float[Tensor, "R S 1"]]
 
 
+def initial_sampler(scene: Scene) -> SpacedSampler:
+    """Spacing along the rays of a scene before anything is known about it."""
+    if scene.near is not None and scene.far is not None:
+        return LinearDisparitySampler(single_jitter=True)
+    if scene.bounded:
+        return UniformSampler(single_jitter=True)
+    return UniformLinDispPiecewiseSampler(single_jitter=True)
+
+
 class ProposalSampling(nn.Module):
     """Samples rays of one scene where its proposal densities are."""
 
@@ -59,19 +69,13 @@ class ProposalSampling(nn.Module):
             count = len(config.proposal_samples)
             raise ValueError(f"proposal_samples has {count} entries for {levels} proposal fields")
         self.config = config
-        if scene.near is not None and scene.far is not None:
-            initial = LinearDisparitySampler(single_jitter=True)
-        elif scene.bounded:
-            initial = UniformSampler(single_jitter=True)
-        else:
-            initial = UniformLinDispPiecewiseSampler(single_jitter=True)
         self.sampler = ProposalNetworkSampler(
             num_proposal_samples_per_ray=config.proposal_samples,
             num_nerf_samples_per_ray=config.samples,
             num_proposal_network_iterations=levels,
             single_jitter=True,
             update_sched=self._update_interval,
-            initial_sampler=initial,
+            initial_sampler=initial_sampler(scene),
         )
 
     def _update_interval(self, step: int) -> float:

@@ -12,6 +12,7 @@ from tiny_runs import OUTPUTS, manager_config, parameters, render, scene_of, tin
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.renderer import RenderConfig
 from semflow_nerfstudio.runs import load_run
+from semflow_nerfstudio.sampling.occupancy import OccupancySamplingConfig
 from semflow_nerfstudio.sampling.proposal import ProposalSamplingConfig
 from semflow_nerfstudio.scene import SceneConfig
 from semflow_nerfstudio.shared import SharedConfig
@@ -50,6 +51,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "few rays move": {"mover_ray_share": 0.0, "advected_rays": 1},
     "small frames": {"scene": scene_config(frame_width=20)},
     "frames encoded every step": {"encoder_every": 1},
+    "more frames than are encoded": {"encoder_frames": 2},
+    "bfloat16": {"bfloat16": True},
+    "occupancy grid": {
+        "sampler": "occupancy",
+        "occupancy": OccupancySamplingConfig(resolution=8, steps=24, update_every=1, cells=500),
+    },
     "colour alone": {"losses": NOTHING},
     "two proposals": {
         "scene": scene_config(proposals=SCENE.proposals * 2),
