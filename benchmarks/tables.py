@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import speed_tables
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
@@ -84,6 +86,12 @@ def encoding_table() -> str:
 
 
 TABLES = {"scenes": scene_table, "dnerf": dnerf_table, "encodings": encoding_table}
+TABLES |= {
+    "speed": lambda: speed_tables.speed_table(RESULTS),
+    "stages": lambda: speed_tables.stage_table(RESULTS),
+    "samples": lambda: speed_tables.sample_table(RESULTS),
+    "scale": lambda: speed_tables.scale_table(RESULTS),
+}
 
 
 def render(text: str) -> str:

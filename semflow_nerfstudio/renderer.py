@@ -49,7 +49,7 @@ class RenderConfig:
     """Samples of a ray, the heaviest of the dynamic field, that get flows and their semantics."""
     min_dynamicness: float = 1e-3
     """Outside training, rays whose movers' share is below this get no flows."""
-    min_semantic_weight: float = 1e-3
+    min_semantic_weight: float = 1e-4
     """Outside training, samples that weigh less than this get no semantics: empty space, and what lies behind where
     the light is spent. From there to twice as much they fade in."""
     compositing: Literal["normalized", "paper"] = "normalized"
