@@ -16,6 +16,7 @@ from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.models.base_model import Model, ModelConfig
 from torch import Tensor, nn
 
+from semflow_nerfstudio.compat import computes_in_bfloat16
 from semflow_nerfstudio.evaluation.image_metrics import ImageEvaluation
 from semflow_nerfstudio.flow.feature_maps import FeatureCache, Maps
 from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_rays, seen_motion, seen_points
@@ -81,7 +82,7 @@ class SemanticFlowModelConfig(ModelConfig):
     eval_num_rays_per_chunk: int = 8192
     """Rays rendered at once outside training."""
     bfloat16: bool | None = None
-    """Whether networks compute in bfloat16 (densities, colours, logits and losses stay in float32); None: on a GPU."""
+    """Whether networks compute in bfloat16 (densities, colours, logits and losses stay in float32); None: on a GPU that has it."""
     enable_collider: bool = False
     """Near and far come from the scene, not from this switch."""
 
@@ -194,7 +195,7 @@ class SemanticFlowModel(Model):
 
         Everything that has parameters runs in here, and no other output has a gradient: what several processes need.
         """
-        enabled = self.device.type != "cpu" if self.config.bfloat16 is None else self.config.bfloat16
+        enabled = computes_in_bfloat16(self.device) if self.config.bfloat16 is None else self.config.bfloat16
         with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
             outputs = super().forward(ray_bundle)
             if batch is None:

@@ -97,6 +97,7 @@ semantic_flow = MethodSpecification(
             sampling=ProposalSamplingConfig(proposal_samples=(128, 64), samples=48, update_every=5, warmup=2000),
             static_steps=1000,
             advected_rays=1024,
+            encoder_frames=24,
             eval_num_rays_per_chunk=1 << 15,
         ),
         eval_image_every=1000,
