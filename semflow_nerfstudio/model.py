@@ -82,7 +82,7 @@ class SemanticFlowModelConfig(ModelConfig):
     eval_num_rays_per_chunk: int = 8192
     """Rays rendered at once outside training."""
     bfloat16: bool | None = None
-    """Whether networks compute in bfloat16 (what they give, and the losses, are float32); None: on GPUs that have it."""
+    """Whether networks compute in bfloat16 (what they give, and losses, are float32); None: on GPUs that have it."""
     enable_collider: bool = False
     """Near and far come from the scene, not from this switch."""
 
