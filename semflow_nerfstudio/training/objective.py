@@ -383,7 +383,7 @@ def observe(
     assert indices is not None and image is not None
     return Observed(
         image=as_color(image[:, :3]),
-        pixel=(indices[:, [2, 1]] + PIXEL_CENTER) / size,
+        pixel=(indices[:, 1:].flip(-1) + PIXEL_CENTER) / size,
         aspect=size[:, 1] / size[:, 0],
         frame=indices[:, 0] - first_frame,
         z_ratio=z_ratio.reshape(-1).to(device),

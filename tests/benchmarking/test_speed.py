@@ -119,6 +119,7 @@ def test_settings_are_put_back(trainer: Trainer) -> None:
         assert model.config.render.static_samples == 8 and scene.static_field.grid.backend == "torch"
         rays, _ = trainer.pipeline.datamanager.next_train(0)
         assert len(rays) == 64
+        trainer.pipeline.train()
         model.set_step(1000)
         out = model.get_outputs(rays)["parts"][0].rendered
         assert out.samples.starts.shape == (64, 6) and out.flow.picked.shape == (64, 6)

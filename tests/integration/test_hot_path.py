@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2"
 
 
 class Waits(TorchDispatchMode):
-    """Notes the operators that make the host wait for a CUDA device, or would."""
+    """Notes the operators that make the host wait for a CUDA device, or would, and who asked for them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +34,8 @@ class Waits(TorchDispatchMode):
             isinstance(index, Tensor) and index.dtype == torch.bool for index in args[1]
         )
         if name in WAITS or by_mask:
-            self.seen.append(name)
+            own = [frame for frame in traceback.extract_stack() if "nerfstudio" in frame.filename]
+            self.seen.append(f"{name} {Path(own[-1].filename).name}:{own[-1].lineno}" if own else name)
         return func(*args, **(kwargs or {}))
 
 
@@ -59,7 +61,7 @@ def test_what_waits_is_seen() -> None:
         values.nonzero()
         torch.tensor([1.0])
         values[torch.arange(2)] + 1
-    assert seen == ["_local_scalar_dense", "index", "nonzero", "lift_fresh"]
+    assert [what.split()[0] for what in seen] == ["_local_scalar_dense", "index", "nonzero", "lift_fresh"]
 
 
 @pytest.mark.parametrize("step", [0, STATIC_STEPS + 1], ids=["static", "dynamic"])
