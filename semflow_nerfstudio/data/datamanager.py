@@ -52,7 +52,8 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
     def __init__(self, config: SemFlowDataManagerConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         dataset = self.train_dataset
-        scenes = [assemble_scene(dataset, i, config.frame_width_cap) for i in range(len(dataset.scenes or ()))]
+        images = self.train_image_dataloader.all_images()
+        scenes = [assemble_scene(dataset, i, config.frame_width_cap, images) for i in range(len(dataset.scenes or ()))]
         dataset.metadata["scene_frames"] = {scene.name: scene for scene in scenes}
 
     def create_eval_dataset(self) -> SemFlowDataset:

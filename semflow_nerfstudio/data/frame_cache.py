@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import UInt8
 from rich.progress import track
 from torch import Tensor
 
@@ -69,6 +70,12 @@ class FrameCache:
         self._served += 1
         assert self._batch is not None
         return self._batch
+
+    def all_images(self) -> UInt8[Tensor, "N H W 3"] | None:
+        """Images of all frames of the data set, where they have been read already and are in host memory."""
+        images = None if self._batch is None else self._batch["image"]
+        whole = self.num_frames == len(self.dataset) and not self.dataset.mask_color
+        return images if whole and isinstance(images, Tensor) and images.device.type == "cpu" else None
 
     def _load(self) -> dict[str, Any]:
         indices = sorted(random.sample(range(len(self.dataset)), self.num_frames))

@@ -58,10 +58,10 @@ class FrameBank(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         # nerfstudio's render commands load the data set at another size than training did; the checkpoint's frames are
-        # those that the networks know, so their shapes win.
+        # those that the networks know, so their shapes win. Images may be the data set's own, which stay as they are.
         for name, buffer in list(self._buffers.items()):
             saved = state_dict.get(prefix + name)
-            if saved is not None and buffer is not None and saved.shape != buffer.shape:
+            if saved is not None and buffer is not None and (saved.shape != buffer.shape or name == "images"):
                 self._buffers[name] = torch.empty_like(saved, device=buffer.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
