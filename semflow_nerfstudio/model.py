@@ -186,7 +186,7 @@ class SemanticFlowModel(Model):
         """Whether only the static field is rendered: at the start of training, or where nothing may move."""
         if not self.config.time:
             return True
-        return self.training and self.has_motion and self.step < self.config.static_steps
+        return self.training and self.step < self.config.static_steps
 
     # ------------------------------------------------------------------ the way of a ray
 
