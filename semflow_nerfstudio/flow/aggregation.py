@@ -29,7 +29,7 @@ def bilinear_lookup(
 ) -> Float[Tensor, "P C"]:
     """Features of frames at pixels of a width x height image, interpolated between cell centres, clamped at borders.
 
-    Differentiable in the maps and in the pixels.
+    Differentiable in the maps and in the pixels. Maps of half precision give features of the pixels' precision.
     """
     _, h, w, channels = maps.shape
     x = (pixels[:, 0] * (w / width) - PIXEL_CENTER).clamp(0, w - 1)
@@ -43,7 +43,8 @@ def bilinear_lookup(
     index = torch.stack([corner, corner + right, corner + below, corner + below + right], dim=-1)
     weight = torch.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], dim=-1)
     # One fused gather and weighted sum; its backward scatters once.
-    return nn.functional.embedding_bag(index, maps.reshape(-1, channels), per_sample_weights=weight, mode="sum")
+    table, share = maps.reshape(-1, channels), weight.to(maps.dtype)
+    return nn.functional.embedding_bag(index, table, per_sample_weights=share, mode="sum").to(pixels.dtype)
 
 
 class FlowFeatureAggregation(nn.Module):
