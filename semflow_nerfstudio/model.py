@@ -183,9 +183,7 @@ class SemanticFlowModel(Model):
     @property
     def static_stage(self) -> bool:
         """Whether only the static field is rendered: at the start of training, or where nothing may move."""
-        if not self.config.time:
-            return True
-        return self.training and self.has_motion and self.step < self.config.static_steps
+        return not self.config.time or (self.training and self.step < self.config.static_steps)
 
     # ------------------------------------------------------------------ the way of a ray
 
@@ -328,11 +326,12 @@ class SemanticFlowModel(Model):
             if not self.config.time:
                 seen = replace(seen, motion=torch.zeros_like(seen.frame, dtype=torch.uint8))
             if self.shared is not None and part.rendered.logits is not None and seen.labels is not None:
-                # of the static stage, the static pixels: the others are not what it is taught
-                known = torch.where(seen.static, seen.labels, IGNORE_LABEL) if self.static_stage else seen.labels
+                known = seen.labels
+                if self.static_stage and seen.motion is not None:  # it is taught what does not move alone
+                    known = torch.where(seen.static, known, IGNORE_LABEL)
                 self.shared.calibration.update(part.rendered.logits, known)
             if self.static_stage:
-                losses = static_losses(part.rendered, seen, w)
+                losses = static_losses(scene, part.rendered, seen, w)
             else:
                 direction = 1 if self.step % 2 else -1
                 losses = dynamic_losses(

@@ -190,7 +190,8 @@ def render_rays(
     out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config)
     if out.flow is not None:
         out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config)
-        blend = None if out.dynamic is None else pick(out.dynamic.blend[out.flow.rows], out.flow.picked)
+        assert out.dynamic is not None
+        blend = pick(out.dynamic.blend[out.flow.rows], out.flow.picked)
         weigh = semantic_weights(out.flow.weights, blend, config)
         out.logits = out.logits.index_add(0, out.flow.rays, composite(weigh, out.flow.logits))
     return out
