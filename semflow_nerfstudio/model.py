@@ -23,19 +23,11 @@ from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_rays, see
 from semflow_nerfstudio.sampling.occupancy import OccupancySampling, OccupancySamplingConfig
 from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig, Proposed, proposal_losses
 from semflow_nerfstudio.scene import Scene, SceneConfig
-from semflow_nerfstudio.scene_frames import SceneFrames
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL, SceneFrames
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
 from semflow_nerfstudio.training.losses import color_loss, surface_loss
-from semflow_nerfstudio.training.objective import (
-    LossWeights,
-    Observed,
-    as_color,
-    dynamic_losses,
-    given_distance,
-    observe,
-    on_background,
-    static_losses,
-)
+from semflow_nerfstudio.training.objective import LossWeights, dynamic_losses, on_background, static_losses
+from semflow_nerfstudio.training.observed import Observed, as_color, given_distance, observe
 from semflow_nerfstudio.visuals.outputs import camera_outputs
 
 
@@ -67,6 +59,8 @@ class SemanticFlowModelConfig(ModelConfig):
     """Share of a training batch's rays that get the dynamic field: first those known to show motion."""
     advected_rays: int = 256
     """Moving rays in a step's passes of the dynamic field alone."""
+    dynamic_field_shows: Literal["movers", "everything"] = "movers"
+    """What the dynamic field alone has to look like: the moving pixels, or the whole image (the paper)."""
     encoder_every: int = 2
     """Steps between updates of a trainable frame encoder; its feature maps are kept in between."""
     encoder_frames: int = 12
@@ -113,9 +107,11 @@ class SemanticFlowModel(Model):
         if num_classes and not (self.config.render.flow_features or self.config.scene.residual):
             raise ValueError("render.flow_features and scene.residual are both off: nothing is left to tell classes by")
         proposes = self.config.sampler == "proposal"
+        if not proposes and self.config.render.token_visibility:
+            raise ValueError("render.token_visibility asks the proposal fields, which sampler 'occupancy' has none of")
         own = self.config.scene if proposes else replace(self.config.scene, proposals=())
         self.scenes = nn.ModuleDict({name: Scene(f, own, num_classes) for name, f in frames.items()})
-        self.shared = SharedNetworks(self.config.shared, num_classes) if num_classes else None
+        self.shared = self.make_shared(next(iter(frames.values())).features) if num_classes else None
         sampling, occupancy = self.config.sampling, self.config.occupancy
         self.samplers = nn.ModuleDict(
             {
@@ -135,6 +131,30 @@ class SemanticFlowModel(Model):
         self.train_psnr = torch.zeros(())
         self.step = 0
         self._maps = {name: FeatureCache(self.config.encoder_frames) for name in frames}
+
+    def make_shared(self, features: Tensor | None) -> SharedNetworks:
+        """The shared networks, for the frozen features (N, h, w, C) that frames have or for an encoder of their own."""
+        dim = None if features is None else features.shape[-1]
+        return SharedNetworks(self.config.shared, len(self.class_names), dim)
+
+    def match_checkpoint(self, saved: dict[str, Tensor]) -> None:
+        """Build the frame encoder that a checkpoint was trained with, and complete what older ones lack.
+
+        Checkpoints of before there was calibration have a temperature of one. A frozen encoder whose weights were not
+        there in training gave way to the small trainable one; whether they are there now does not matter.
+        """
+        ending = "shared.static_network.layers.0.weight"
+        prefix = next((key.removesuffix(ending) for key in saved if key.endswith(ending)), None)
+        if self.shared is None or prefix is None:
+            return
+        saved.setdefault(f"{prefix}shared.calibration.inverse_temperature", torch.ones(()))
+        features = saved.get(f"{prefix}scenes.{next(iter(self.scenes))}.bank.features")
+        if (features is None) == (self.shared.encoder is not None):
+            return
+        for name in self.scenes:
+            bank = self.scene(name).bank
+            bank.features = None if features is None else features.new_zeros(len(bank.images), 1, 1, features.shape[-1])
+        self.shared = self.make_shared(features).to(self.device)
 
     def scene(self, name: str) -> Scene:
         """A scene by name."""
@@ -184,9 +204,7 @@ class SemanticFlowModel(Model):
     @property
     def static_stage(self) -> bool:
         """Whether only the static field is rendered: at the start of training, or where nothing may move."""
-        if not self.config.time:
-            return True
-        return self.training and self.step < self.config.static_steps
+        return not self.config.time or (self.training and self.step < self.config.static_steps)
 
     # ------------------------------------------------------------------ the way of a ray
 
@@ -244,8 +262,8 @@ class SemanticFlowModel(Model):
             "dynamic_rgb": out.dynamic_share_rgb + (1 - out.dynamicness[:, None]) * background,
             "dynamicness": out.dynamicness[:, None],
         }
-        if out.logits is not None:
-            outputs["logits"] = out.logits
+        if out.logits is not None and self.shared is not None:
+            outputs["logits"] = self.shared.calibration(out.logits)
         outputs["here"] = outputs["there"] = seen_points(out)
         if out.flow is not None:
             outputs["there"] = outputs["here"].index_add(0, out.flow.rays, seen_motion(out, 1))
@@ -264,6 +282,10 @@ class SemanticFlowModel(Model):
             self.config.overlay_opacity,
             self.config.flow_color_scale,
         )
+
+    def ray_image(self, camera: Cameras) -> dict[str, Tensor]:
+        """What every ray of an image returned (`ray_outputs`), (H, W, C) each; lengths are in scene units."""
+        return super().get_outputs_for_camera(camera)
 
     # ------------------------------------------------------------------ pieces
 
@@ -305,11 +327,14 @@ class SemanticFlowModel(Model):
         shared, bank, cache = self.shared, self.scene(name).bank, self._maps[name]
         if shared is None or not self.config.render.flow_features:
             return None
-        if self.training and self.step % self.config.encoder_every == 0:
+        encoder = shared.encoder
+        if encoder is None and len(bank.images) > cache.most:
+            return bank.features  # of a long clip: in half precision, as they are kept
+        if encoder is not None and self.training and self.step % self.config.encoder_every == 0:
             radius = self.config.render.window // 2
             return cache.update(shared.encode, bank, times, radius, shared.pooled_frames(bank))
         # Fused optimizers do not raise the parameters' own versions.
-        version = (self.step, *(p._version for p in shared.encoder.parameters()))
+        version = () if encoder is None else (self.step, *(p._version for p in encoder.parameters()))
         return cache.kept(shared.encode, bank, None if self.training else version)
 
     # ------------------------------------------------------------------ losses and metrics
@@ -329,12 +354,24 @@ class SemanticFlowModel(Model):
             )
             if not self.config.time:
                 seen = replace(seen, motion=torch.zeros_like(seen.frame, dtype=torch.uint8))
+            if self.shared is not None and part.rendered.logits is not None and seen.labels is not None:
+                known = seen.labels
+                if self.static_stage and seen.motion is not None:  # it is taught what does not move alone
+                    known = torch.where(seen.static, known, IGNORE_LABEL)
+                self.shared.calibration.update(part.rendered.logits, known)
             if self.static_stage:
                 losses = static_losses(scene, part.rendered, seen, w)
             else:
                 direction = 1 if self.step % 2 else -1
                 losses = dynamic_losses(
-                    scene, part.rendered, seen, w, self.config.render, direction, self.config.advected_rays
+                    scene,
+                    part.rendered,
+                    seen,
+                    w,
+                    self.config.render,
+                    direction,
+                    self.config.advected_rays,
+                    self.config.dynamic_field_shows == "everything",
                 )
             losses.update(self.sampling_losses(part, seen))
             share = 1.0 if part.rows is None else len(part.rows) / len(batch["indices"])

@@ -109,6 +109,9 @@ class SemanticFlowPipeline(VanillaPipeline):
 
     def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
         """Load a checkpoint; weights that are missing or left over are an error, never silently random."""
+        model = self.model
+        assert isinstance(model, SemanticFlowModel)
+        model.match_checkpoint(loaded_state)
         own = {key.replace("module.", "") for key in self.state_dict()}
         saved = {key.replace("module.", "") for key in loaded_state}
         missing, unexpected = sorted(own - saved), sorted(saved - own)

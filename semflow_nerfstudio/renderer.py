@@ -6,6 +6,7 @@ Only torch is needed, so that this runs (and is measured) where nerfstudio is no
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -61,12 +62,17 @@ class RenderConfig:
     semantics (split between the fields by the blending weight alone); with all samples, nothing of the densities."""
     flow_features: bool = True
     """Semantics from flow features; off: from the fields' own trunk features alone."""
+    token_visibility: int = 0
+    """Samples of the (proposal) density between a flow's point and the camera of a frame that it is looked up in, which
+    say how far it is visible there; what is hidden counts less in the attention. 0: off."""
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.window % 2 == 0:
             raise ValueError(f"render.window is {self.window}: use an odd number, the rays' own time in the middle")
-        if self.window_stride < 0 or self.substeps < 1:
-            raise ValueError("render.window_stride must be 0 or more and render.substeps at least 1")
+        if min(self.window_stride, self.token_visibility) < 0 or self.substeps < 1:
+            raise ValueError(
+                "render.window_stride and render.token_visibility must be 0 or more and render.substeps at least 1"
+            )
 
 
 @dataclass
@@ -188,7 +194,8 @@ def render_rays(
     out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config, training)
     if out.flow is not None:
         out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config, training)
-        blend = None if out.dynamic is None else pick(out.dynamic.blend[out.flow.rows], out.flow.picked)
+        assert out.dynamic is not None
+        blend = pick(out.dynamic.blend[out.flow.rows], out.flow.picked)
         weigh = semantic_weights(out.flow.weights, blend, config)
         out.logits = out.logits.index_add(0, out.flow.rays, composite(weigh, out.flow.logits))
     return out
@@ -347,7 +354,8 @@ def flow_semantics(
         trajectories, points, trunk = trajectories[heavy][:, None], points[heavy][:, None], trunk[heavy][:, None]
         times = times[rays]
     if maps is not None:
-        logits = shared.flow_logits(maps, scene.bank, window, trajectories, points, times, scene.timeline.tau)
+        seen = partial(scene.seen_from_frames, samples=config.token_visibility) if config.token_visibility else None
+        logits = shared.flow_logits(maps, scene.bank, window, trajectories, points, times, scene.timeline.tau, seen)
     else:
         logits = out.logits.new_zeros(*points.shape[:-1], out.logits.shape[-1])
     if not scene.residual:

@@ -21,6 +21,7 @@ Command = (
     | Annotated[MakeScene, tyro.conf.subcommand("make-scene")]
     | Annotated[Evaluate, tyro.conf.subcommand("eval")]
     | Annotated[Render, tyro.conf.subcommand("render")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
 )
 
 

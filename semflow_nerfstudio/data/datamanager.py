@@ -14,11 +14,14 @@ from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIn
 from nerfstudio.model_components.ray_generators import RayGenerator
 from torch import Tensor
 
+from semflow_nerfstudio.data.corruption import CorruptionConfig
 from semflow_nerfstudio.data.dataset import SemFlowDataset
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.frame_cache import FrameCache
+from semflow_nerfstudio.data.frame_features import FrameFeaturesConfig, frame_features
 from semflow_nerfstudio.data.frame_sampler import SemFlowPixelSamplerConfig
 from semflow_nerfstudio.data.scene_assembly import align_scenes, assemble_scene, complete_cameras
+from semflow_nerfstudio.scene_frames import SceneFrames
 
 
 @dataclass
@@ -37,6 +40,10 @@ class SemFlowDataManagerConfig(VanillaDataManagerConfig):
     """Width in pixels to which the frames that the frame encoder sees are scaled down where they are wider."""
     align_disparity: bool = True
     """Whether to make metric depth of relative disparity, by static points triangulated from the optical flow."""
+    frame_features: FrameFeaturesConfig = field(default_factory=FrameFeaturesConfig)
+    """What the flows read in the frames: a small encoder trained along, or frozen features of a pretrained one."""
+    corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
+    """Deliberate damage to the training data, to measure how much the method minds."""
 
 
 class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
@@ -54,7 +61,26 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
         dataset = self.train_dataset
         images = self.train_image_dataloader.all_images()
         scenes = [assemble_scene(dataset, i, config.frame_width_cap, images) for i in range(len(dataset.scenes or ()))]
+        self.add_frame_features(scenes)
         dataset.metadata["scene_frames"] = {scene.name: scene for scene in scenes}
+
+    def add_frame_features(self, scenes: list[SceneFrames]) -> None:
+        """Give scenes the features of a frozen encoder: computed for training, empty where a checkpoint has them."""
+        config = self.config.frame_features
+        if config.encoder == "trainable" or not any("labels" in scene.has for scene in scenes):
+            return
+        for scene in scenes:
+            if self.test_mode == "val":
+                scene.features = frame_features(scene.images, config, self.device)
+            else:
+                scene.features = torch.zeros(len(scene.images), 1, 1, config.pca_dim, dtype=torch.float16)
+
+    def create_train_dataset(self) -> SemFlowDataset:
+        """The training dataset, damaged where that is asked for."""
+        dataset = super().create_train_dataset()
+        if not self.config.corruption.nothing:
+            dataset.corrupt(self.config.corruption)
+        return dataset
 
     def create_eval_dataset(self) -> SemFlowDataset:
         """The evaluation dataset. It is made last: times need the cameras of all splits."""

@@ -48,14 +48,14 @@ def bilinear_lookup(
 ) -> Float[Tensor, "P C"]:
     """Features of frames at pixels of a width x height image, interpolated between cell centres, clamped at borders.
 
-    Differentiable in the maps and in the pixels.
+    Differentiable in the maps and in the pixels. Maps of half precision give features of the pixels' precision.
     """
     _, h, w, channels = maps.shape
     index, weight = cells(pixels, h, w, width, height)
     # One fused gather and weighted sum; its backward scatters once.
-    return nn.functional.embedding_bag(
-        frame[:, None] * (h * w) + index, maps.reshape(-1, channels), per_sample_weights=weight.to(maps), mode="sum"
-    )
+    rows, table = frame[:, None] * (h * w) + index, maps.reshape(-1, channels)
+    found = nn.functional.embedding_bag(rows, table, per_sample_weights=weight.to(maps.dtype), mode="sum")
+    return found.to(pixels.dtype)
 
 
 def cells(

@@ -14,7 +14,8 @@ from semflow_nerfstudio.scene_frames import SceneFrames
 class FrameBank(nn.Module):
     """Frames of a scene, kept in the checkpoint so that rendering needs no data set.
 
-    `views` lists, for every distinct time of the frames, the frames taken at that time (padded with -1).
+    `views` lists, for every distinct time of the frames, the frames taken at that time (padded with -1). `features`
+    (N, h, w, C), float16, are there where a frozen encoder has made them.
     """
 
     images: Tensor
@@ -41,6 +42,8 @@ class FrameBank(nn.Module):
         distortion = torch.zeros(len(cameras), 0) if cameras.distortion is None else cameras.distortion.clone()
         self.register_buffer("distortion", distortion)
         self.register_buffer("frame_times", frames.times.clone().float())
+        self.features: Tensor | None
+        self.register_buffer("features", None if frames.features is None else frames.features.clone())
         distinct, member = torch.unique(self.frame_times, return_inverse=True)
         self.timeline = Timeline(distinct)
         self.register_buffer("views", _frames_by_time(member, distinct.numel()))
