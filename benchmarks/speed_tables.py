@@ -58,7 +58,7 @@ def stage_table(results: Path) -> str:
     stages.sort(key=lambda stage: -max(record["stages"].get(stage, 0.0) for record in records))
     head = ["machine", *stages]
     rows = [[machine_of(r), *(f"{100 * r['stages'].get(stage, 0.0):.0f} %" for stage in stages)] for r in records]
-    return table(head, with_gpu(rows, records, len(head)))
+    return table(head, rows)
 
 
 def sample_table(results: Path) -> str:

@@ -20,8 +20,9 @@ from semflow_nerfstudio.compat import computes_in_bfloat16
 from semflow_nerfstudio.evaluation.image_metrics import ImageEvaluation
 from semflow_nerfstudio.flow.feature_maps import FeatureCache, Maps
 from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_rays, seen_motion, seen_points
-from semflow_nerfstudio.sampling.occupancy import OccupancySampling, OccupancySamplingConfig
-from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig, Proposed, proposal_losses
+from semflow_nerfstudio.sampling.choice import SamplerName, Sampling, make_sampler
+from semflow_nerfstudio.sampling.occupancy import OccupancySamplingConfig
+from semflow_nerfstudio.sampling.proposal import ProposalSamplingConfig, Proposed, proposal_losses
 from semflow_nerfstudio.scene import Scene, SceneConfig
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL, SceneFrames
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
@@ -45,7 +46,7 @@ class SemanticFlowModelConfig(ModelConfig):
     """How rays are rendered."""
     sampling: ProposalSamplingConfig = field(default_factory=ProposalSamplingConfig)
     """Proposal sampling; its `samples` are those of either sampler."""
-    sampler: Literal["proposal", "occupancy"] = "proposal"
+    sampler: SamplerName = "proposal"
     """How samples are found: by proposal networks, or by an occupancy grid, both aware of time."""
     occupancy: OccupancySamplingConfig = field(default_factory=OccupancySamplingConfig)
     """Occupancy-grid sampling."""
@@ -112,12 +113,9 @@ class SemanticFlowModel(Model):
         own = self.config.scene if proposes else replace(self.config.scene, proposals=())
         self.scenes = nn.ModuleDict({name: Scene(f, own, num_classes) for name, f in frames.items()})
         self.shared = self.make_shared(next(iter(frames.values())).features) if num_classes else None
-        sampling, occupancy = self.config.sampling, self.config.occupancy
         self.samplers = nn.ModuleDict(
             {
-                name: ProposalSampling(self.scene(name), sampling)
-                if proposes
-                else OccupancySampling(self.scene(name), occupancy, sampling.samples)
+                name: make_sampler(self.config.sampler, self.scene(name), self.config.sampling, self.config.occupancy)
                 for name in self.scenes
             }
         )
@@ -194,7 +192,7 @@ class SemanticFlowModel(Model):
         """Bring everything that changes over training to a step."""
         self.step = step
         for sampler in self.samplers.values():
-            assert isinstance(sampler, ProposalSampling | OccupancySampling)
+            assert isinstance(sampler, Sampling)
             sampler.set_step(step)
 
     def update_to_step(self, step: int) -> None:

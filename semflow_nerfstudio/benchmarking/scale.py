@@ -45,7 +45,8 @@ def measure(options: ScaleOptions, show: Show) -> dict[str, Any]:
     """Train on the first frames of one clip, more and more of them.
 
     Returns:
-        `rows`, one a clip: `frames`, `ms_per_step` (median of pairs of steps), `resident_mb` while training, `peak_mb`
+        `rows`, one a clip: `frames`, `ms_per_step` (median of pairs of steps), `cpu_ms_per_step` (processor time of all
+        cores, which other programs disturb less), `resident_mb` while training, `peak_mb`
         of the whole process (reading and aligning included), `setup_seconds`; `summary`: `time_ratio` of the longest
         clip to the shortest, `largest_time_ratio`, megabytes a frame by a straight line through all clips, and what a
         clip of 300 frames would take by it.
@@ -92,7 +93,9 @@ def summarize(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Growth over the clips; see `measure`."""
     frames = np.array([row["frames"] for row in rows], float)
     times = [row["ms_per_step"] for row in rows]
+    cpu = [row["cpu_ms_per_step"] for row in rows]
     summary = {"time_ratio": times[-1] / times[0], "largest_time_ratio": max(times) / min(times)}
+    summary["cpu_time_ratio"] = cpu[-1] / cpu[0]
     for kind in ("resident", "peak"):
         slope, base = np.polyfit(frames, [row[f"{kind}_mb"] for row in rows], 1)
         summary[f"{kind}_mb_per_frame"] = float(slope)
@@ -126,10 +129,13 @@ def train_on(scene: Path, rays: int, steps: int, seed: int) -> dict[str, float]:
         trainer = workbench.lite_trainer(scene, Path(folder), rays, 24, seed, static_steps=0)
         setup = time.perf_counter() - start
         workbench.steps(trainer, workbench.LATE, WARM_UP)
+        processor = time.process_time()
         seconds = workbench.steps(trainer, workbench.LATE + WARM_UP, steps)
+        processor = time.process_time() - processor
     pairs = [sum(seconds[k : k + 2]) / 2 for k in range(0, steps, 2)]
     return {
         "ms_per_step": round(1e3 * statistics.median(pairs), 2),
+        "cpu_ms_per_step": round(1e3 * processor / steps, 2),
         "resident_mb": round(resident_bytes() / 1e6, 1),
         "peak_mb": round(peak_bytes() / 1e6, 1),
         "setup_seconds": round(setup, 1),

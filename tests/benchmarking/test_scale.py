@@ -44,9 +44,12 @@ def test_every_clip_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_growth() -> None:
-    rows = [{"frames": n, "ms_per_step": 100.0 + n, "resident_mb": 500.0 + 3 * n, "peak_mb": 900.0} for n in (10, 20)]
+    rows = [
+        {"frames": n, "ms_per_step": 100.0 + n, "cpu_ms_per_step": 50.0, "resident_mb": 500.0 + 3 * n, "peak_mb": 900.0}
+        for n in (10, 20)
+    ]
     summary = scale.summarize(rows)
-    assert summary["time_ratio"] == pytest.approx(120 / 110, abs=1e-3)
+    assert summary["time_ratio"] == pytest.approx(120 / 110, abs=1e-3) and summary["cpu_time_ratio"] == 1
     assert summary["resident_mb_per_frame"] == 3 and summary["resident_gb_of_300_frames"] == 1.4
     assert summary["peak_mb_per_frame"] == 0 and summary["peak_gb_of_300_frames"] == 0.9
 
