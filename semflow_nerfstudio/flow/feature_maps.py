@@ -14,7 +14,7 @@ from semflow_nerfstudio.flow.frame_bank import FrameBank
 CHUNK = 16
 """Frames of a long clip that are encoded at once where no gradient is wanted."""
 
-Encode = Callable[[FrameBank, "Int[Tensor, 'n'] | None"], Float[Tensor, "n h w C"]]
+Encode = Callable[[FrameBank, Int[Tensor, "n"] | None], Float[Tensor, "n h w C"]]
 """(bank, frames) -> feature maps of these frames, of all for None."""
 
 
