@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tables
+from semflow_nerfstudio.benchmarking.quality_rows import ROWS
+from semflow_nerfstudio.benchmarking.records import Records
 
 FILES = sorted(tables.RESULTS.glob("*.json"))
 
@@ -90,6 +92,13 @@ def test_result_files_are_json_that_a_table_shows(path: Path) -> None:
     result = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     assert path.name.split("_")[0] in ("scene", "dnerf", "encodings")
     assert result["machine"]["cpu"] and result["machine"]["torch"]
+
+
+def test_measured_rows_are_rows_that_there_are() -> None:
+    """A record of a row that was renamed would be in no table."""
+    known = {row.name for rows in ROWS.values() for row in rows}
+    for record in Records(tables.RESULTS / "quality").all():
+        assert record["configuration"] in known and record["machine"]["cpu"] and record["commit"]
 
 
 # ---------------------------------------------------------------- made-up results
