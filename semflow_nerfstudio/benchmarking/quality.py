@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.utils import writer
 
 from semflow_nerfstudio.benchmarking import machine
 from semflow_nerfstudio.benchmarking.baselines import (
@@ -146,6 +147,12 @@ def measure(run: QualityRun, report: Report, keep: bool = False) -> dict[str, An
 
 
 def _finish(run: Run, keep: bool) -> None:
+    """Close the run's loggers, which nerfstudio keeps for the whole process, and remove its folder."""
+    for logger in writer.EVENT_WRITERS:
+        if isinstance(logger, writer.TensorboardWriter):
+            logger.tb_writer.close()
+    writer.EVENT_WRITERS.clear()
+    writer.EVENT_STORAGE.clear()
     if not keep:
         shutil.rmtree(run.config.get_base_dir(), ignore_errors=True)
     if torch.cuda.is_available():

@@ -54,7 +54,10 @@ def spread(values: Sequence[float | None], form: str, factor: float = 1) -> str:
 
 
 def scores_of(records: Sequence[Record], names: Iterable[str]) -> list[str]:
-    """Cells of some scores of one row's seeds."""
+    """Cells of some scores of one row's seeds; what was not measured at all says so once."""
+    names = list(names)
+    if not records:
+        return [NOT_MEASURED, *["-"] * (len(names) - 1)]
     return [spread([r["scores"].get(name) for r in records], *COLUMNS[name][1:]) for name in names]
 
 

@@ -23,6 +23,8 @@ TINY = {
     "data.train_num_rays_per_batch": 128,
     "data.eval_num_rays_per_batch": 128,
     "model.static_steps": 2,
+    "model.scene.static.grid.log2_hashmap_size": 10,
+    "model.scene.dynamic.grid.log2_hashmap_size": 10,
     "model.sampling.proposal_samples": [12],
     "model.sampling.samples": 8,
 }

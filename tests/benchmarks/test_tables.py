@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tables
-from semflow_nerfstudio.benchmarking.records import write_json
+from semflow_nerfstudio.benchmarking.quality_rows import ROWS
+from semflow_nerfstudio.benchmarking.records import Records, write_json
 
 FILES = sorted(tables.RESULTS.glob("*.json"))
 
@@ -93,6 +94,13 @@ def test_result_files_are_json_that_a_table_shows(path: Path) -> None:
     assert result["machine"]["cpu"] and result["machine"]["torch"]
 
 
+def test_measured_rows_are_rows_that_there_are() -> None:
+    """A record of a row that was renamed would be in no table."""
+    known = {row.name for rows in ROWS.values() for row in rows}
+    for record in Records(tables.RESULTS / "quality").all():
+        assert record["configuration"] in known and record["machine"]["cpu"] and record["commit"]
+
+
 # ---------------------------------------------------------------- made-up results
 
 
@@ -123,6 +131,7 @@ def test_encodings(results: Path) -> None:
 
 
 SPEED = {
+    "measured": "2026-01-01T00:00:00",
     "machine": {"cpu": "Some CPU", "threads": 2},
     "commit": "abc1234",
     "train_ms_per_ray": 0.7512,
@@ -138,6 +147,7 @@ SPEED = {
     ],
 }
 SCALE = {
+    "measured": "2026-01-01T00:00:00",
     "machine": {"cpu": "Some CPU", "threads": 2},
     "options": {"size": "480x270"},
     "rows": [{"frames": 12, "ms_per_step": 512.3, "resident_mb": 1234.0, "peak_mb": 2345.0}],
