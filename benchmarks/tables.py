@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from benchmarks import speed_tables
+from semflow_nerfstudio.benchmarking import quality_tables
+from semflow_nerfstudio.benchmarking.records import Records
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -83,7 +88,19 @@ def encoding_table() -> str:
     return "\n".join(lines)
 
 
+def quality_table(name: str) -> str:
+    """One of the tables of `semflow bench quality`."""
+    return quality_tables.TABLES[name](Records(RESULTS / "quality").all())
+
+
 TABLES = {"scenes": scene_table, "dnerf": dnerf_table, "encodings": encoding_table}
+TABLES |= {name: partial(quality_table, name) for name in quality_tables.TABLES}
+TABLES |= {
+    "speed": lambda: speed_tables.speed_table(RESULTS),
+    "stages": lambda: speed_tables.stage_table(RESULTS),
+    "samples": lambda: speed_tables.sample_table(RESULTS),
+    "scale": lambda: speed_tables.scale_table(RESULTS),
+}
 
 
 def render(text: str) -> str:

@@ -7,13 +7,17 @@ import statistics
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
+import torch.distributed as dist
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
+from nerfstudio.models.base_model import Model
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils import profiler
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.nn.parallel import DistributedDataParallel
 from torchvision.utils import save_image
 
 from semflow_nerfstudio.data.datamanager import SemFlowDataManager, SemFlowDataManagerConfig
@@ -41,8 +45,10 @@ class SemanticFlowPipelineConfig(VanillaPipelineConfig):
 
 
 class SemanticFlowPipeline(VanillaPipeline):
-    """Evaluates with one summed confusion matrix, and leaves absent values out of means.
+    """Evaluates with one summed confusion matrix, leaves absent values out of means, and trains on several devices.
 
+    With several processes the model is wrapped so that gradients are averaged. Whatever has parameters, the losses
+    included, therefore runs inside the wrapped model's `forward`; the rest of nerfstudio sees the model itself.
     A pipeline that is loaded for rendering shows what `semflow select` chose for its run.
     """
 
@@ -54,7 +60,8 @@ class SemanticFlowPipeline(VanillaPipeline):
         config: SemanticFlowPipelineConfig,
         device: str,
         test_mode: Literal["test", "val", "inference"] = "val",
-        *args: Any,
+        world_size: int = 1,
+        local_rank: int = 0,
         **kwargs: Any,
     ) -> None:
         # Adam's moments of table entries that are no longer seen decay into denormal numbers, which make a CPU several
@@ -64,9 +71,16 @@ class SemanticFlowPipeline(VanillaPipeline):
         adapted = None
         if adapting is not None and adapting.adapt_from is not None and test_mode == "val":
             adapted = read_shared(adapting.adapt_from)
-        super().__init__(for_adaptation(config, test_mode, adapted), device, test_mode, *args, **kwargs)
+        # One process as far as nerfstudio is concerned: its own wrapper names a CUDA device even on the CPU.
+        super().__init__(for_adaptation(config, test_mode, adapted), device, test_mode, **kwargs)
         if adapted is not None:
             self.adapt(adapted)
+        self.world_size = self.datamanager.world_size = world_size
+        self.datamanager.local_rank = local_rank
+        if world_size > 1:
+            self._model = cast(Model, distribute(self._model))
+            if dist.get_rank() != 0:
+                _write_no_transforms(self.datamanager)
 
     def adapt(self, source: TrainedShared) -> None:
         """Take trained shared networks, and say what was taken.
@@ -97,6 +111,13 @@ class SemanticFlowPipeline(VanillaPipeline):
                     "labels: raise --max-num-iterations or lower --pipeline.model.adapt-field-steps"
                 )
         return super().get_training_callbacks(training_callback_attributes)
+
+    @profiler.time_function
+    def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Rays, what the model makes of them, losses and metrics of a training step."""
+        rays, batch = self.datamanager.next_train(step)
+        outputs = self._model(rays, batch)
+        return outputs, outputs["losses"], self.model.get_metrics_dict(outputs, batch)
 
     def get_average_image_metrics(
         self,
@@ -145,12 +166,15 @@ class SemanticFlowPipeline(VanillaPipeline):
 
         Its classes count, whatever the data's class table has become since.
         """
+        model = self.model
+        assert isinstance(model, SemanticFlowModel)
         loaded_state = {key.replace("module.", ""): value for key, value in loaded_state.items()}
         if CLASSES in loaded_state:
             self.take_classes(Classes.decode(loaded_state[CLASSES]))
-        else:
-            loaded_state[CLASSES] = self.state_dict()[CLASSES]  # written before class names were kept
-        own, saved = set(self.state_dict()), set(loaded_state)
+        model.match_checkpoint(loaded_state)
+        present = {key.replace("module.", ""): value for key, value in self.state_dict().items()}
+        loaded_state.setdefault(CLASSES, present[CLASSES])  # absent in runs from before class names were kept
+        own, saved = set(present), set(loaded_state)
         missing, unexpected = sorted(own - saved), sorted(saved - own)
         if missing or unexpected:
             raise RuntimeError(
@@ -230,3 +254,19 @@ def deviations(images: list[dict[str, float]]) -> dict[str, float]:
         values = [image[name] for image in images if not math.isnan(image[name])]
         result[f"{name}_std"] = statistics.pstdev(values) if values else math.nan
     return result
+
+
+def distribute(model: Model) -> DistributedDataParallel:
+    """Wrap a model so that the gradients of its `forward` are averaged over processes, on any device.
+
+    Parameters without a gradient are looked for in every step: the first stage leaves the dynamic field out, and the
+    frame encoder and the proposal fields are not updated in all of them. Buffers are the frames, the same everywhere.
+    """
+    return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
+
+
+def _write_no_transforms(datamanager: Any) -> None:
+    """nerfstudio's trainer saves the dataparser's transform from every process; the first one's will do."""
+    outputs = getattr(datamanager, "train_dataparser_outputs", None)
+    if outputs is not None:
+        outputs.save_dataparser_transform = lambda path: None

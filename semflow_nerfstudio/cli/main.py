@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from semflow_nerfstudio.cli.bench import Bench
 from semflow_nerfstudio.cli.demo import Demo
 from semflow_nerfstudio.cli.evaluate import Evaluate
 from semflow_nerfstudio.cli.make_scene import MakeScene
@@ -17,10 +18,12 @@ from semflow_nerfstudio.cli.select import Select
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[MakeScene, tyro.conf.subcommand("make-scene")]
     | Annotated[Evaluate, tyro.conf.subcommand("eval")]
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Select, tyro.conf.subcommand("select")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
 )
 
 

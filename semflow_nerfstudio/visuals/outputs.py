@@ -22,7 +22,7 @@ def camera_outputs(
     """Turn what rays returned into displayable outputs.
 
     Args:
-        rays: The model's outputs of every ray, with `logits`, `here` and `there` (scene units) among them.
+        rays: The model's outputs of every ray, with `logits` (calibrated), `here` and `there` (scene units) among them.
         camera: The camera that the image was rendered for.
         class_colors: RGB in [0, 1].
         opacity: Of the classes' colours in the overlay.
@@ -38,6 +38,7 @@ def camera_outputs(
     outputs["flow"] = flow_to_rgb(object_flow(rays["here"], rays["there"], camera), flow_scale * rays["rgb"].shape[1])
     if "logits" in rays:
         outputs["semantic_entropy"] = entropy(probabilities)[..., None]
+        outputs["semantic_confidence"] = probabilities.amax(-1, keepdim=True)
         outputs["label"] = label[..., None].float()
     return outputs
 
