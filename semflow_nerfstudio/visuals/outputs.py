@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
@@ -16,6 +16,7 @@ def camera_outputs(
     rays: dict[str, Float[Tensor, "H W C"]],
     camera: Cameras,
     class_colors: Float[Tensor, "C 3"],
+    shown: Bool[Tensor, "C"],
     opacity: float,
     flow_scale: float,
 ) -> dict[str, Float[Tensor, "H W C"]]:
@@ -25,6 +26,7 @@ def camera_outputs(
         rays: The model's outputs of every ray, with `logits`, `here` and `there` (scene units) among them.
         camera: The camera that the image was rendered for.
         class_colors: RGB in [0, 1].
+        shown: Which classes are coloured; pictures of classes leave the others black or as they are.
         opacity: Of the classes' colours in the overlay.
         flow_scale: Motion, as a share of the image width, that gets the full colour.
     """
@@ -32,8 +34,9 @@ def camera_outputs(
     if "logits" in rays:
         probabilities = rays["logits"].softmax(-1)
         label = probabilities.argmax(-1)
-        outputs["semantics"] = colorize_labels(label, class_colors.to(label.device))
-        outputs["semantics_overlay"] = overlay(rays["rgb"], outputs["semantics"], opacity)
+        colored = shown.to(label.device)[label]
+        outputs["semantics"] = colorize_labels(torch.where(colored, label, -1), class_colors)
+        outputs["semantics_overlay"] = overlay(rays["rgb"], outputs["semantics"], opacity, colored)
     outputs |= {name: rays[name] for name in ("static_rgb", "dynamic_rgb", "dynamicness")}
     outputs["flow"] = flow_to_rgb(object_flow(rays["here"], rays["there"], camera), flow_scale * rays["rgb"].shape[1])
     if "logits" in rays:
