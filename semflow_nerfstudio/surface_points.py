@@ -125,23 +125,27 @@ def points_of_rays(out: Rendered, scene: Scene) -> SurfacePoints:
         probability, label = out.logits.softmax(-1).max(-1)
     velocity = torch.zeros_like(points)
     if out.flow is not None:
-        velocity[out.flow.rays] = mover_velocity(out.flow, out.samples.times[out.flow.rays], scene)
+        velocity = mover_velocity(out.flow, scene, rays)
         velocity[~moving] = 0
     rgb = (out.rgb / out.accumulation[:, None].clamp(min=1e-6)).clamp(0, 1)
     columns = (points, rgb, label, moving, velocity, stopped, probability)
     return SurfacePoints(*(column.cpu() for column in columns))
 
 
-def mover_velocity(flow: FlowPass, times: Float[Tensor, "Q 1"], scene: Scene) -> Float[Tensor, "Q 3"]:
-    """Mean velocity of the movers' part of each ray, towards the next frame time; from the last one at the end."""
-    share = flow.weights / flow.weights.sum(-1, keepdim=True).clamp(min=1e-8)
+def mover_velocity(flow: FlowPass, scene: Scene, rays: int) -> Float[Tensor, "R 3"]:
+    """Mean velocity of the movers' part of each of the rays, towards the next frame time; from the last one at the end.
+
+    A ray of an edited scene can have several rows, one for each sample's time.
+    """
     center = flow.window.center
-    window_times = scene.bank.timeline.time(flow.window.index.to(times))
-    result = torch.zeros_like(flow.points[:, 0])
+    window_times = scene.bank.timeline.time(flow.window.index.to(flow.times))
+    velocity = torch.zeros_like(flow.points)
     for step in (-1, 1):
         column = center + step
         if 0 <= column < flow.trajectories.shape[2]:
-            moved = composite(share, flow.displacement(step))
-            steps = (window_times[:, column : column + 1] - times) / scene.timeline.tau
-            result = torch.where(flow.exists(step)[:, None], moved / steps, result)
-    return result
+            steps = (window_times[:, column : column + 1] - flow.times) / scene.timeline.tau
+            exists = flow.exists(step)[:, None, None]
+            velocity = torch.where(exists, flow.displacement(step) / steps[..., None], velocity)
+    total = flow.points.new_zeros(rays, 3).index_add(0, flow.rays, composite(flow.weights, velocity))
+    weight = flow.points.new_zeros(rays, 1).index_add(0, flow.rays, flow.weights.sum(-1, keepdim=True))
+    return total / weight.clamp(min=1e-8)

@@ -161,7 +161,8 @@ def render_frames(
     views = []
     for done, (time, frame) in enumerate(chosen):
         camera = bank_camera(model, scene, frame, limit)
-        points = surface_points(model, camera)
+        with model.unedited():
+            points = surface_points(model, camera)
         points = points.pick(points.confidence >= options.confidence)
         distance = (points.points - camera.camera_to_worlds[0, :, 3].cpu()).norm(dim=-1)
         views.append(_View(time, points, distance / float(camera.fx)))
