@@ -241,6 +241,7 @@ class SemanticFlowModel(Model):
             *self.shown_classes(),
             self.config.overlay_opacity,
             self.config.flow_color_scale,
+            self._edits is not None,
         )
 
     # ------------------------------------------------------------------ edits
