@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,9 +16,7 @@ from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.models.base_model import Model, ModelConfig
 from torch import Tensor, nn
 
-from semflow_nerfstudio.editing.edits import Edits
-from semflow_nerfstudio.editing.scene_state import SceneState, check_known
-from semflow_nerfstudio.editing.targets import Objects
+from semflow_nerfstudio.editing.editable import Editable
 from semflow_nerfstudio.evaluation.image_metrics import ImageEvaluation
 from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_rays, seen_motion, seen_points
 from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig, Proposed, proposal_losses
@@ -80,13 +77,12 @@ class SemanticFlowModelConfig(ModelConfig):
     """Near and far come from the scene, not from this switch."""
 
 
-class SemanticFlowModel(Model):
+class SemanticFlowModel(Editable, Model):
     """Semantic fields of one or several dynamic scenes."""
 
     config: SemanticFlowModelConfig
     class_colors: Tensor
     """RGB in [0, 1] of the classes, (C, 3)."""
-    _edits: Edits | None
 
     def populate_modules(self) -> None:
         """Build the scenes and what they share from the datamanager's frames."""
@@ -121,7 +117,6 @@ class SemanticFlowModel(Model):
         self.train_psnr = torch.zeros(())
         self.step = 0
         self._maps: dict[str, tuple[tuple[int, ...] | None, Tensor]] = {}
-        self._scene_state, self._edits = SceneState(), None
 
     def scene(self, name: str) -> Scene:
         """A scene by name."""
@@ -241,59 +236,8 @@ class SemanticFlowModel(Model):
             *self.shown_classes(),
             self.config.overlay_opacity,
             self.config.flow_color_scale,
-            self._edits is not None,
+            self.edited,
         )
-
-    # ------------------------------------------------------------------ edits
-
-    @property
-    def scene_state(self) -> SceneState:
-        """The edits that pictures show."""
-        return self._scene_state
-
-    def set_scene_state(self, state: SceneState, instances: Objects | None = None) -> None:
-        """Show a scene edited. This is no part of checkpoints; training and evaluation do not see it.
-
-        Args:
-            state: The edits; an empty state shows everything as it is.
-            instances: The edited scene's instances, needed where the state names a class or an instance.
-
-        Raises:
-            ValueError: the state names a scene, class or instance that is not there.
-        """
-        check_known(state, self.class_names, None, list(self.scenes))
-        name = self.edited_scene(state)
-        edits = Edits(state, self.scene(name), instances, self.class_names) if state.edits_scene else None
-        self._scene_state, self._edits = state, edits
-
-    def edited_scene(self, state: SceneState) -> str:
-        """Name of the scene that a state edits."""
-        return state.scene or self.config.default_scene or next(iter(self.scenes))
-
-    def edits(self, name: str) -> Edits | None:
-        """What is to be edited in a scene's pictures; never in training."""
-        if self.training or self._edits is None or self.edited_scene(self._scene_state) != name:
-            return None
-        return self._edits
-
-    @contextmanager
-    def unedited(self) -> Iterator[None]:
-        """Within this context pictures show scenes as they were learnt: for scores."""
-        kept = self._scene_state, self._edits
-        self._scene_state, self._edits = SceneState(), None
-        try:
-            yield
-        finally:
-            self._scene_state, self._edits = kept
-
-    def shown_classes(self) -> tuple[Float[Tensor, "C 3"], Bool[Tensor, "C"]]:
-        """Colours of the classes as edited, and which are coloured at all."""
-        colors, shown = self.class_colors.clone(), torch.ones_like(self.foreground)
-        for index, name in enumerate(self.class_names):
-            if name in self._scene_state.class_colors:
-                colors[index] = torch.tensor(self._scene_state.class_colors[name])
-            shown[index] = name not in self._scene_state.hidden_classes
-        return colors, shown
 
     # ------------------------------------------------------------------ pieces
 
