@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from semflow_nerfstudio.cli.demo import Demo
 from semflow_nerfstudio.cli.evaluate import Evaluate
+from semflow_nerfstudio.cli.export import Export
 from semflow_nerfstudio.cli.make_scene import MakeScene
 from semflow_nerfstudio.cli.render import Render
 from semflow_nerfstudio.cli.track import Track
@@ -20,6 +21,7 @@ Command = (
     | Annotated[MakeScene, tyro.conf.subcommand("make-scene")]
     | Annotated[Evaluate, tyro.conf.subcommand("eval")]
     | Annotated[Render, tyro.conf.subcommand("render")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Track, tyro.conf.subcommand("track")]
 )
 
