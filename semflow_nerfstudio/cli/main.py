@@ -14,6 +14,7 @@ from semflow_nerfstudio.cli.evaluate import Evaluate
 from semflow_nerfstudio.cli.export import Export
 from semflow_nerfstudio.cli.make_scene import MakeScene
 from semflow_nerfstudio.cli.render import Render
+from semflow_nerfstudio.cli.select import Select
 from semflow_nerfstudio.cli.track import Track
 
 Command = (
@@ -21,6 +22,7 @@ Command = (
     | Annotated[MakeScene, tyro.conf.subcommand("make-scene")]
     | Annotated[Evaluate, tyro.conf.subcommand("eval")]
     | Annotated[Render, tyro.conf.subcommand("render")]
+    | Annotated[Select, tyro.conf.subcommand("select")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Track, tyro.conf.subcommand("track")]
 )

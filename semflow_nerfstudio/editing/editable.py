@@ -25,13 +25,15 @@ class Editable:
     class_colors: Tensor
     scenes: Any
     training: bool
-    config: Any
     _scene_state: SceneState = SceneState()
     _edits: Edits | None = None
 
     if TYPE_CHECKING:
 
         def scene(self, name: str) -> Scene: ...
+
+        @property
+        def shown_scene(self) -> str: ...
 
     @property
     def scene_state(self) -> SceneState:
@@ -55,7 +57,7 @@ class Editable:
 
     def edited_scene(self, state: SceneState) -> str:
         """Name of the scene that a state edits."""
-        return state.scene or self.config.default_scene or next(iter(self.scenes))
+        return state.scene or self.shown_scene
 
     def edits(self, name: str) -> Edits | None:
         """What is to be edited in a scene's pictures; never in training."""
