@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ from semflow_nerfstudio.editing.scene_state import (
     with_class_color,
     with_class_visible,
 )
+from semflow_nerfstudio.editing.scene_state_file import save_scene_state
 from semflow_nerfstudio.runs import Run, evaluate, load_run
+from semflow_nerfstudio.selection import clear_selection, write_selection
 from semflow_nerfstudio.visuals.camera_path import CropBox
 
 NOTHING = SceneState()
@@ -148,3 +151,20 @@ def test_classes_and_instances_are_found_where_a_state_names_them(run: Run) -> N
     assert out["rgb"].shape == (HEIGHT // 2, WIDTH // 2, 3) and np.isfinite(out["rgb"].numpy()).all()
     with pytest.raises(ValueError, match="no instance 99"):
         run.edit(hide(NOTHING, "instance:99"))
+
+
+def test_edits_that_were_selected_are_shown_when_the_run_is_loaded(tiny_run: TrainedRun, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, folder)
+    state = with_class_color(hide(NOTHING, "moving"), "floor", (0.0, 0.0, 1.0))
+    save_scene_state(state, tmp_path / "state.json")
+    write_selection(folder, None, tmp_path / "state.json")
+    loaded = load_run(folder)
+    assert loaded.model.scene_state == state
+    assert float(loaded.render(camera_of(loaded))["dynamicness"].max()) == 0
+    save_scene_state(hide(NOTHING, "class:car"), tmp_path / "state.json")
+    chosen = write_selection(folder, None, tmp_path / "state.json")
+    with pytest.raises(ValueError, match=f"{chosen.scene_state}: there is no class 'car'"):
+        load_run(folder)
+    clear_selection(folder)
+    assert load_run(folder).model.scene_state == NOTHING
