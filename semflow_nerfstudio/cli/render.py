@@ -73,8 +73,9 @@ class Render:
         isolate(given, self.only)  # says now, before the run is loaded, if these are no targets
         crop = None if self.camera_path is None else from_camera_path_json(self.camera_path).crop
         run = load_run(self.run)
-        if self.scene is not None:
-            run.model.show_scene(self.scene)
+        scene = self.scene or given.scene
+        if scene is not None:
+            run.model.show_scene(scene)
         state = run.model.scene_state if self.scene_state is None else given
         if self.only:
             state = isolate(state, self.only)
