@@ -317,7 +317,7 @@ class Courtyard:
             with Image.open(next(folder.glob(f"{file.stem}.*"))) as image:
                 images.append(np.asarray(image.convert("RGB")))
         differs = Image.fromarray((images[0] != images[1]).any(-1).astype(np.uint8) * 255)
-        return np.asarray(differs.resize(size, Image.Resampling.BOX)) >= 128
+        return np.asarray(differs.resize(size, Image.Resampling.BOX)) >= 127  # half of 255
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ class FakeRun:
         self.model = SimpleNamespace(
             class_names=("a", "b"),
             shown_classes=lambda: (torch.eye(2, 3), torch.ones(2, dtype=torch.bool)),
-            scenes=["s"],
+            shown_scene="s",
             scene=lambda name: frustum,
             scene_state=SceneState(),
             step=0,
