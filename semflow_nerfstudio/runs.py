@@ -78,7 +78,7 @@ class Run:
         from nerfstudio.model_components.renderers import background_color_override_context
 
         self.pipeline.eval()
-        box = None if crop is None else OrientedBox.from_params(crop.center, crop.rotation, crop.scale)  # type: ignore[arg-type]
+        box = None if crop is None else OrientedBox.from_params(*crop.as_floats())
         color = background or (None if crop is None else crop.background)
         device = self.model.device
         behind = nullcontext() if color is None else background_color_override_context(torch.tensor(color))
