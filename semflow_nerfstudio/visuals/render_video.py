@@ -42,7 +42,7 @@ class Look:
     legend: bool = True
     """Whether the class legend is burnt in."""
     captions: bool = True
-    """Whether the outputs' names and the time are burnt in."""
+    """Whether the outputs' names are burnt in."""
     alpha: bool = False
     """One output alone, transparent where nothing is seen."""
 

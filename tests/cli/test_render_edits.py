@@ -33,7 +33,7 @@ def test_a_scene_state_is_shown(run: Path, tmp_path: Path) -> None:  # noqa: F81
     save_scene_state(hide(state, "moving"), tmp_path / "state.json")
     semflow("render", run, tmp_path / "frames", FEW, "--outputs rgb --scene-state", tmp_path / "state.json")
     for name in ("00000.png", "00001.png"):
-        assert (picture(tmp_path / "frames" / name)[2:-8, 2:-8] == [0, 255, 0]).mean() > 0.8  # the time is burnt in
+        assert (picture(tmp_path / "frames" / name)[:8] == [0, 255, 0]).all()  # below is the time
 
 
 def test_classes_that_are_not_shown_leave_the_legend(run: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -65,7 +65,7 @@ def test_split_screens_are_cut_where_they_should_be(run: Path, tmp_path: Path) -
     semflow("render", run, tmp_path / "left", FEW, "--outputs static_rgb")
     semflow("render", run, tmp_path / "right", FEW, "--outputs semantics")
     for index, cut in enumerate((WIDTH // 4, 3 * WIDTH // 4)):
-        split, left, right = (picture(tmp_path / name / f"{index:05d}.png")[:12] for name in ("split", "left", "right"))
+        split, left, right = (picture(tmp_path / name / f"{index:05d}.png")[:8] for name in ("split", "left", "right"))
         assert split.shape == left.shape
         np.testing.assert_array_equal(split[:, : cut - 1], left[:, : cut - 1])
         np.testing.assert_array_equal(split[:, cut + 1 :], right[:, cut + 1 :])
