@@ -68,7 +68,8 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
     def __init__(self, config: SemFlowDataManagerConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(without_labels(config), *args, **kwargs)
         dataset = self.train_dataset
-        images = self.train_image_dataloader.all_images()
+        # Nothing is read for training where a run is only looked at.
+        images = self.train_image_dataloader.all_images() if self.test_mode != "inference" else None
         scenes = [assemble_scene(dataset, i, config.frame_width_cap, images) for i in range(len(dataset.scenes or ()))]
         self.add_frame_features(scenes)
         dataset.metadata["scene_frames"] = {scene.name: scene for scene in scenes}
