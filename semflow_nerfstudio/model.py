@@ -22,6 +22,7 @@ from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSampl
 from semflow_nerfstudio.scene import Scene, SceneConfig
 from semflow_nerfstudio.scene_frames import SceneFrames
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
+from semflow_nerfstudio.training.label_transport import LabelTransportConfig, with_transported_labels
 from semflow_nerfstudio.training.losses import color_loss, surface_loss
 from semflow_nerfstudio.training.objective import (
     LossWeights,
@@ -58,6 +59,8 @@ class SemanticFlowModelConfig(ModelConfig):
     """Steps of the first stage, which trains the static field alone on what does not move (needs motion masks)."""
     mover_ray_share: float = 0.5
     """Share of a training batch's rays that get the dynamic field: first those known to show motion."""
+    label_transport: LabelTransportConfig = field(default_factory=LabelTransportConfig)
+    """How labels are carried along trajectories where they are few."""
     advected_rays: int = 256
     """Moving rays in a step's passes of the dynamic field alone."""
     encoder_every: int = 2
@@ -113,6 +116,7 @@ class SemanticFlowModel(Model):
         self.first_frame, count = {}, 0
         for name, f in frames.items():
             self.first_frame[name], count = count, count + len(f.cameras)
+        self.label_sources = self.kwargs["metadata"].get("label_sources") or {}
         self.train_psnr = torch.zeros(())
         self.step = 0
         self._maps: dict[str, tuple[tuple[int, ...] | None, Tensor]] = {}
@@ -307,6 +311,7 @@ class SemanticFlowModel(Model):
             if self.static_stage:
                 losses = static_losses(part.rendered, seen, w)
             else:
+                seen = self.with_labels_of_others(part, seen)
                 direction = 1 if self.step % 2 else -1
                 losses = dynamic_losses(
                     scene, part.rendered, seen, w, self.config.render, direction, self.config.advected_rays
@@ -316,6 +321,16 @@ class SemanticFlowModel(Model):
             for name, loss in losses.items():
                 total[name] = total.get(name, 0.0) + share * loss  # type: ignore[operator]
         return total
+
+    def with_labels_of_others(self, part: SceneOutputs, seen: Observed) -> Observed:
+        """Where labels are few: those that labelled frames show along the trajectories, once there is a flow."""
+        sources, config = self.label_sources.get(part.name), self.config.label_transport
+        begin = config.start_after + (self.config.static_steps if self.has_motion else 0)
+        if sources is None or self.step < begin:
+            return seen
+        strength = min(1.0, (self.step - begin + 1) / max(1, config.start_after))
+        sources = self.label_sources[part.name] = sources.to(self.device)
+        return with_transported_labels(self.scene(part.name), part.rendered, seen, sources, config, strength)
 
     def sampling_losses(self, part: SceneOutputs, seen: Observed) -> dict[str, Tensor]:
         """Losses of the proposal densities, which also learn from the given depth directly."""

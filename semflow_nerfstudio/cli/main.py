@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from semflow_nerfstudio.cli.complete import Complete
 from semflow_nerfstudio.cli.demo import Demo
 from semflow_nerfstudio.cli.evaluate import Evaluate
 from semflow_nerfstudio.cli.make_scene import MakeScene
@@ -20,6 +21,7 @@ Command = (
     | Annotated[MakeScene, tyro.conf.subcommand("make-scene")]
     | Annotated[Evaluate, tyro.conf.subcommand("eval")]
     | Annotated[Render, tyro.conf.subcommand("render")]
+    | Annotated[Complete, tyro.conf.subcommand("complete")]
     | Annotated[Track, tyro.conf.subcommand("track")]
 )
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from semflow_nerfstudio.data.checks import SceneDataError, same_shape
 from semflow_nerfstudio.data.disparity_alignment import DisparityAlignment, FrameObservation, sharpen_edges
+from semflow_nerfstudio.data.label_propagation import CarriedLabels
 from semflow_nerfstudio.data.labels import ClassTable
 from semflow_nerfstudio.data.modalities import (
     decode_disparity,
@@ -28,12 +29,15 @@ from semflow_nerfstudio.data.modalities import (
 )
 from semflow_nerfstudio.data.records import FrameRecord, SceneRecord
 from semflow_nerfstudio.data.resize import resize_nearest
+from semflow_nerfstudio.data.scribbles import scribbles
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
 UNKNOWN_MOTION = 255
 """Value of `motion_mask` where it is not known whether a pixel moves."""
 MODALITY_KEYS = (
     "labels",
+    "carried_labels",
+    "carried_confidence",
     "flow_forward",
     "flow_forward_mask",
     "flow_backward",
@@ -53,6 +57,8 @@ class SemFlowDataset(InputDataset):
     least one frame of the dataset has, all (H, W, k):
 
         labels               uint8, 255 unknown
+        carried_labels       uint8, 255 none: labels of other frames, once `carried` has been set, with
+        carried_confidence   float16 in [0, 1]
         flow_forward/backward        float16, pixels of this image size, with
         flow_forward/backward_mask   bool, False unknown
         motion_mask          uint8, 0 static, 1 moving, 255 unknown
@@ -73,6 +79,8 @@ class SemFlowDataset(InputDataset):
         self.classes = class_tables(dataparser_outputs)
         self.alignments: dict[int, DisparityAlignment] = {}
         """By scene: what maps its frames' disparity to inverse depth. Set by the datamanager."""
+        self.carried: dict[int, CarriedLabels] = {}
+        """By frame: labels that the flow brings from other frames. Set by the datamanager."""
         self._has = {
             name for name in FrameRecord.__dataclass_fields__ if any(getattr(f, name) is not None for f in self.frames)
         }
@@ -156,6 +164,11 @@ class SemFlowDataset(InputDataset):
                 result["labels"] = np.full((height, width), IGNORE_LABEL, np.uint8)
             else:
                 result["labels"] = read_labels(frame.labels, classes, *size)
+                if frame.scribbles is not None:
+                    result["labels"] = scribbles(result["labels"], frame.scribbles, index)
+        if self.carried:
+            carried = self.carried.get(index) or CarriedLabels.none(height, width)
+            result["carried_labels"], result["carried_confidence"] = carried.labels, carried.confidence
         for name in ("flow_forward", "flow_backward"):
             if self.has(name):
                 path: Path | None = getattr(frame, name)

@@ -109,6 +109,8 @@ class Observed:
     z_ratio: Float[Tensor, "R"]
     """Distance along the ray per camera-z depth (nerfstudio's directions_norm)."""
     labels: UInt8[Tensor, "R"] | None = None
+    label_weight: Float[Tensor, "R"] | None = None
+    """How far to believe labels that came from other frames; None: all are the frames' own."""
     motion: UInt8[Tensor, "R"] | None = None
     """0 static, 1 moving, 255 unknown."""
     flow: tuple[Tensor, Tensor] | None = None
@@ -133,13 +135,17 @@ class Observed:
             return torch.zeros_like(self.frame, dtype=torch.bool)
         return self.motion == 0
 
+    def believed(self, weight: Tensor) -> Tensor:
+        """A weight (R,) of rays times how far their labels are to be believed."""
+        return weight.float() if self.label_weight is None else weight * self.label_weight
+
 
 def static_losses(out: Rendered, seen: Observed, w: LossWeights) -> dict[str, Tensor]:
     """Losses of the first stage, which trains the static field on what does not move."""
     static = seen.static
     result = {"color": w.color * L.color_loss(out.static_rgb, seen.image, static)}
     if out.static_logits is not None and seen.labels is not None:
-        result["semantic"] = w.semantic * L.semantic_loss(out.static_logits, seen.labels, static.float())
+        result["semantic"] = w.semantic * L.semantic_loss(out.static_logits, seen.labels, seen.believed(static))
     result.update(depth_losses(out, seen, w, static_only=True))
     return result
 
@@ -168,8 +174,9 @@ def dynamic_losses(
         "blend_prior": w.blend_prior * blend.mean(),
     }
     if out.logits is not None and out.static_logits is not None and seen.labels is not None:
-        result["semantic"] = w.semantic * L.semantic_loss(out.logits, seen.labels)
-        result["static_semantic"] = w.static_semantic * L.semantic_loss(out.static_logits, seen.labels, static.float())
+        result["semantic"] = w.semantic * L.semantic_loss(out.logits, seen.labels, seen.label_weight)
+        still = seen.believed(static)
+        result["static_semantic"] = w.static_semantic * L.semantic_loss(out.static_logits, seen.labels, still)
     if seen.motion is not None:
         known = seen.motion != L.IGNORE_LABEL
         result["blend_static"] = w.blend_static * L.blend_static_loss(blend, static[mover_rays])
@@ -203,9 +210,10 @@ def mover_losses(
         result["sparsity"] = w.sparsity * (L.weight_entropy_loss(alone) + L.blend_entropy_loss(dynamic.blend[rows]))
     kept = pick(alone, flow.picked[rows])
     labels = None if seen.labels is None or flow.logits is None else seen.labels[rays]
+    believed = seen.believed(seen.moving)[rays]
     if labels is not None and flow.logits is not None:
         logits = composite(semantic_weights(kept, None, config), flow.logits[rows])
-        result["dynamic_semantic"] = w.dynamic_semantic * L.semantic_loss(logits, labels, live.float())
+        result["dynamic_semantic"] = w.dynamic_semantic * L.semantic_loss(logits, labels, believed)
     if max(w.advected_color, w.consistency, w.advected_blend_static, w.advected_dynamicness) <= 0:
         return result
     there = render_advected(scene, out, rows, direction, config)
@@ -214,7 +222,7 @@ def mover_losses(
         on_background(scene, there.rgb, there.weights), image, weight
     )
     if labels is not None and there.logits is not None:
-        result["consistency"] = w.consistency * L.semantic_loss(there.logits, labels, weight)
+        result["consistency"] = w.consistency * L.semantic_loss(there.logits, labels, weight * believed)
     if seen.motion is not None:
         still = seen.static[rays] & flow.exists(direction)[rows]
         result["advected_blend_static"] = w.advected_blend_static * L.blend_static_loss(there.blend, still)
@@ -379,13 +387,18 @@ def observe(
 
     indices, image = get("indices"), get("image")
     assert indices is not None and image is not None
+    labels, carried, weight = column("labels"), column("carried_labels"), column("carried_confidence")
+    if labels is not None and carried is not None and weight is not None:
+        unlabelled = labels == L.IGNORE_LABEL
+        labels, weight = torch.where(unlabelled, carried, labels), torch.where(unlabelled, weight.float(), 1.0)
     return Observed(
         image=as_color(image[:, :3]),
         pixel=(indices[:, [2, 1]] + PIXEL_CENTER) / size,
         aspect=size[:, 1] / size[:, 0],
         frame=indices[:, 0] - first_frame,
         z_ratio=z_ratio.reshape(-1).to(device),
-        labels=column("labels"),
+        labels=labels,
+        label_weight=weight,
         motion=column("motion_mask"),
         flow=flow("flow_forward"),
         flow_backward=flow("flow_backward"),
