@@ -48,31 +48,34 @@ class LabelFile:
         return Path(CONFIDENCE_FOLDER) / self.name.relative_to(self.name.parts[0])
 
 
-def label_files(dataset: SemFlowDataset, data: Path, folder: str) -> list[LabelFile]:
-    """Every training frame's label file: named as it came in; named like the image where none did.
+def label_files(dataset: SemFlowDataset, frames: range, data: Path, folder: str) -> list[LabelFile]:
+    """Label files of training frames of one scene: named as they came in; named like the image where none did.
 
     Args:
         dataset: The training frames.
+        frames: Those of the scene.
         data: Folder of the scene, which names are relative to.
         folder: For label images where no frame came with one.
     """
-    known = [record.labels for record in dataset.frames if record.labels is not None]
+    given = {frame: dataset.frames[frame].labels for frame in frames}
+    known = [path for path in given.values() if path is not None]
     size = read_image_size(known[0]) if known else None
-    stems = Counter(Path(image).stem for image in dataset.image_filenames)
+    images = {frame: Path(dataset.image_filenames[frame]) for frame in frames}
+    stems = Counter(image.stem for image in images.values())
     inside = [path.relative_to(data) for path in known if path.is_relative_to(data) and path.parent != data]
     parent = inside[0].parent if inside else Path(folder)
     result = []
-    for frame, (image, record) in enumerate(zip(dataset.image_filenames, dataset.frames, strict=True)):
-        image = Path(image)
-        if record.labels is not None and record.labels.is_relative_to(data) and record.labels.parent != data:
-            name = record.labels.relative_to(data)
+    for frame, image in images.items():
+        own = given[frame]
+        if own is not None and own.is_relative_to(data) and own.parent != data:
+            name = own.relative_to(data)
         elif stems[image.stem] == 1:
             name = parent / f"{image.stem}.png"
         else:
-            own = image.relative_to(data) if image.is_relative_to(data) else Path(*image.parts[-2:])
-            name = parent / own.with_suffix(".png")
-        own_size = read_image_size(record.labels) if record.labels is not None else size or read_image_size(image)
-        result.append(LabelFile(frame, name, own_size, record.labels))
+            place = image.relative_to(data) if image.is_relative_to(data) else Path(*image.parts[-2:])
+            name = parent / place.with_suffix(".png")
+        own_size = read_image_size(own) if own is not None else size or read_image_size(image)
+        result.append(LabelFile(frame, name, own_size, own))
     return result
 
 
@@ -95,9 +98,14 @@ def camera_of_size(camera: Cameras, width: int, height: int) -> Cameras:
 
 
 def complete(
-    run: Run, out: Path, keep_given: bool = True, overwrite: bool = False, progress: Progress | None = None
+    run: Run,
+    out: Path,
+    keep_given: bool = True,
+    overwrite: bool = False,
+    scene: str | None = None,
+    progress: Progress | None = None,
 ) -> list[LabelFile]:
-    """Write a label and a confidence image for every training frame, and the class table, to a folder.
+    """Write a label and a confidence image for every training frame of a scene, and the class table, to a folder.
 
     Confidence is 255 (1 - entropy of the classes' probabilities relative to that of a guess), and 255 where a label was
     given. Frames that are there already are left, so that an interrupted call is continued.
@@ -107,24 +115,24 @@ def complete(
         out: The folder.
         keep_given: Leave pixels that came labelled as they came.
         overwrite: Replace images that are there.
+        scene: Name of the scene; None: the default one.
         progress: Told after every frame.
 
     Raises:
-        ValueError: the run knows no classes, or the folder holds labels of another run or another `keep_given`.
+        ValueError: the run knows no classes, or not this scene, or the folder holds labels of another run or another
+            `keep_given`.
     """
     dataset: Any = run.pipeline.datamanager.train_dataset
-    parser: Any = run.pipeline.datamanager.config.dataparser  # type: ignore[attr-defined]
-    assert isinstance(dataset, SemFlowDataset)
-    classes = dataset.classes[0]
+    assert isinstance(dataset, SemFlowDataset) and dataset.scenes is not None
+    number = _scene_number(run, dataset, scene)
+    classes = dataset.classes[number]
     if classes is None or not run.model.class_names:
         raise ValueError("the run was trained without labels: there is nothing to complete")
-    _claim(out, {"run": str(run.config.get_base_dir()), "step": run.model.step, "keep_given": keep_given}, overwrite)
-    data = Path(parser.data)
-    data = data.parent if data.is_file() else data
-    transforms = (data / "transforms.json").is_file() and not (data / "poses_bounds.npy").is_file()
-    files = label_files(dataset, data, "labels" if transforms else "SegmentationClass_train")
-    example = next((file.given for file in files if file.given is not None), None)
-    mode = image_mode(example, classes)
+    stamp = {"run": str(run.config.get_base_dir()), "step": run.model.step, "keep_given": keep_given}
+    _claim(out, stamp | {"scene": dataset.scenes[number].name}, overwrite)
+    data, folder = _layout(run, dataset, number)
+    files = label_files(dataset, range(*dataset.scenes[number].frame_range), data, folder)
+    mode = image_mode(next((file.given for file in files if file.given is not None), None), classes)
     write_class_table(out, classes)
     for done, file in enumerate(files):
         if overwrite or not ((out / file.name).is_file() and (out / file.confidence).is_file()):
@@ -134,6 +142,26 @@ def complete(
         if progress is not None:
             progress(done + 1, len(files))
     return files
+
+
+def _scene_number(run: Run, dataset: SemFlowDataset, scene: str | None) -> int:
+    assert dataset.scenes is not None
+    names = [record.name for record in dataset.scenes]
+    wanted = scene or run.model.config.default_scene or names[0]
+    if wanted not in names:
+        raise ValueError(f"the run has no scene '{wanted}': its scenes are {', '.join(names)}")
+    return names.index(wanted)
+
+
+def _layout(run: Run, dataset: SemFlowDataset, number: int) -> tuple[Path, str]:
+    """Folder of a scene, and where in it label images belong."""
+    parser: Any = run.pipeline.datamanager.config.dataparser  # type: ignore[attr-defined]
+    assert dataset.scenes is not None
+    scenes = getattr(parser, "scenes", ())
+    data = Path(parser.data) / scenes[number] if scenes else Path(parser.data)
+    if (data / "poses_bounds.npy").is_file():
+        return data, "SegmentationClass_train"
+    return data.parent if data.is_file() else data, "labels"
 
 
 def _claim(out: Path, stamp: dict[str, Any], overwrite: bool) -> None:
@@ -153,14 +181,18 @@ def _frame(
     """Class ids and confidence (H, W) uint8 of one frame."""
     width, height = file.size
     outputs = run.render(camera_of_size(dataset.cameras[file.frame : file.frame + 1], width, height))
-    ids = outputs["label"][..., 0].to(torch.uint8).numpy()
+    # A run may know more classes than the scene's table, and in another order: those stay unlabelled.
+    names = list(classes.names)
+    own = [names.index(name) if name in names else IGNORE_LABEL for name in run.model.class_names]
+    ids = np.array(own, np.uint8)[outputs["label"][..., 0].long().numpy()]
     confidence = (255 * (1 - outputs["semantic_entropy"][..., 0]).clamp(0, 1)).round().to(torch.uint8).numpy()
     if keep_given and file.given is not None:
         if dataset.frames[file.frame].scribbles is None:
             given = decode_labels(file.given, classes)
         else:  # simulated at the size of training
             item = dataset.get_metadata({"image_idx": file.frame})
-            given = resize_nearest(item["labels"][..., 0].numpy(), width, height)
+            shown = resize_nearest(item["labels"][..., 0].numpy(), width, height) != IGNORE_LABEL
+            given = np.where(shown, decode_labels(file.given, classes), IGNORE_LABEL)
         known = given != IGNORE_LABEL
         ids, confidence = np.where(known, given, ids), np.where(known, 255, confidence)
     return ids.astype(np.uint8), confidence.astype(np.uint8)

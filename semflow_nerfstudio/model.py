@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,15 +16,18 @@ from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.viewer.viewer_elements import ViewerDropdown
 from torch import Tensor, nn
 
-from semflow_nerfstudio.evaluation.image_metrics import ImageEvaluation
-from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_rays, seen_motion, seen_points
-from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig, Proposed, proposal_losses
+from semflow_nerfstudio.evaluation.scene_evaluation import SceneEvaluation
+from semflow_nerfstudio.renderer import RenderConfig, render_rays, seen_motion, seen_points
+from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig, proposal_losses
 from semflow_nerfstudio.scene import Scene, SceneConfig
 from semflow_nerfstudio.scene_frames import SceneFrames
+from semflow_nerfstudio.scene_outputs import SceneOutputs, join_dicts
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
-from semflow_nerfstudio.training.label_transport import LabelTransportConfig, with_transported_labels
+from semflow_nerfstudio.training.adaptation import Classes, ClassRecord
+from semflow_nerfstudio.training.label_transport import LabelTransport, LabelTransportConfig
 from semflow_nerfstudio.training.losses import color_loss, surface_loss
 from semflow_nerfstudio.training.objective import (
     LossWeights,
@@ -32,6 +37,7 @@ from semflow_nerfstudio.training.objective import (
     given_distance,
     observe,
     on_background,
+    present_modalities,
     static_losses,
 )
 from semflow_nerfstudio.visuals.outputs import camera_outputs
@@ -69,6 +75,15 @@ class SemanticFlowModelConfig(ModelConfig):
     """Time of rays that have none; None: the first frame's."""
     default_scene: str | None = None
     """Scene of cameras that name none (viewer, camera paths); None: the first."""
+    adapt_from: Path | None = None
+    """Checkpoint, or folder of a run, whose shared networks are taken to the scenes of this run."""
+    adapt_field_steps: int = 1000
+    """Steps of an adaptation that train the new scenes' fields alone, without labels."""
+    adapt_label_steps: int | None = None
+    """Steps of an adaptation with labels, after these; None: the rest of the training; 0: no label is ever read."""
+    adapt_freeze_shared: bool = False
+    """Whether an adaptation leaves the shared networks as they are; then new classes are learned by the scenes'
+    residuals alone."""
     flow_color_scale: float = 0.05
     """Motion, as a share of the image width a frame, that gets the full colour in the `flow` output."""
     overlay_opacity: float = 0.5
@@ -90,18 +105,15 @@ class SemanticFlowModel(Model):
         """Build the scenes and what they share from the datamanager's frames."""
         super().populate_modules()
         frames: dict[str, SceneFrames] = self.kwargs["metadata"]["scene_frames"]
-        labelled = [f for f in frames.values() if f.num_classes and "labels" in f.has]
-        self.class_names = labelled[0].class_names if labelled else ()
-        colors = labelled[0].class_colors if labelled else torch.zeros(0, 3)
-        foreground = labelled[0].foreground if labelled else torch.zeros(0, dtype=torch.bool)
-        self.register_buffer("class_colors", colors.clone(), persistent=False)
-        self.register_buffer("foreground", foreground.clone(), persistent=False)
+        self.modalities = {name: f.has for name, f in frames.items()}
+        adapting = self.config.adapt_from is not None
+        classes = Classes.of(frames.values(), unlabelled=adapting)
         if self.config.default_scene not in (None, *frames):
             known = ", ".join(frames)
             raise ValueError(
                 f"default_scene is '{self.config.default_scene}', but the scenes are {known}; name one of them"
             )
-        num_classes = len(self.class_names)
+        num_classes = len(classes.names)
         if num_classes and not (self.config.render.flow_features or self.config.scene.residual):
             raise ValueError("render.flow_features and scene.residual are both off: nothing is left to tell classes by")
         self.scenes = nn.ModuleDict({name: Scene(f, self.config.scene, num_classes) for name, f in frames.items()})
@@ -109,14 +121,17 @@ class SemanticFlowModel(Model):
         self.samplers = nn.ModuleDict(
             {name: ProposalSampling(self.scene(name), self.config.sampling) for name in self.scenes}
         )
-        self.has_motion = all("motion_mask" in f.has for f in frames.values())
+        self.name_classes(classes)
+        if adapting and self.config.adapt_freeze_shared and self.shared is not None:
+            self.shared.requires_grad_(False)
+        if len(frames) > 1:
+            self.scene_choice = ViewerDropdown("Scene", self.config.default_scene or next(iter(frames)), list(frames))
         background = next(iter(frames.values())).background_color
         self.renderer_rgb = RGBRenderer(background_color=torch.tensor(background))
-        self.evaluation = ImageEvaluation(self.class_names, foreground)
         self.first_frame, count = {}, 0
         for name, f in frames.items():
             self.first_frame[name], count = count, count + len(f.cameras)
-        self.label_sources = self.kwargs["metadata"].get("label_sources") or {}
+        self.carry_labels = LabelTransport(self.config.label_transport, self.kwargs["metadata"].get("label_sources"))
         self.train_psnr = torch.zeros(())
         self.step = 0
         self._maps: dict[str, tuple[tuple[int, ...] | None, Tensor]] = {}
@@ -126,6 +141,43 @@ class SemanticFlowModel(Model):
         scene = self.scenes[name]
         assert isinstance(scene, Scene)
         return scene
+
+    def name_classes(self, classes: Classes) -> None:
+        """Say what the logits mean."""
+        self.class_names = classes.names
+        self.classes = ClassRecord(classes)
+        self.register_buffer("class_colors", classes.colors.float() / 255, persistent=False)
+        self.register_buffer("foreground", classes.foreground.clone(), persistent=False)
+        self.evaluation = SceneEvaluation(tuple(self.scenes), classes.names, classes.foreground)
+
+    def take_classes(self, classes: Classes) -> None:
+        """Build all that depends on the classes anew: weights of other classes are about to be loaded."""
+        self.name_classes(classes)
+        for name in self.scenes:
+            self.scene(name).set_classes(len(classes.names))
+        self.shared = SharedNetworks(self.config.shared, len(classes.names)) if classes.names else None
+        self.to(self.device).train(self.training)
+
+    @property
+    def shown_scene(self) -> str:
+        """Scene of cameras that name none."""
+        return self.scene_choice.value if len(self.scenes) > 1 else next(iter(self.scenes))
+
+    def show_scene(self, name: str) -> None:
+        """Choose the scene of cameras that name none.
+
+        Raises:
+            ValueError: there is no such scene.
+        """
+        if name not in self.scenes:
+            raise ValueError(f"there is no scene '{name}' in this run: it has {', '.join(self.scenes)}")
+        if len(self.scenes) > 1:
+            self.scene_choice.value = name
+
+    def scene_of(self, camera: Cameras) -> str:
+        """The scene that a camera of a data set belongs to."""
+        index = camera.metadata.get("scene") if camera.metadata else None
+        return self.shown_scene if index is None else list(self.scenes)[int(index.reshape(-1)[0])]
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         """Every trainable parameter, in exactly one group."""
@@ -168,10 +220,24 @@ class SemanticFlowModel(Model):
 
     @property
     def static_stage(self) -> bool:
-        """Whether only the static field is rendered: at the start of training, or where nothing may move."""
+        """Whether only static fields are rendered."""
+        return all(self.in_static_stage(name) for name in self.scenes)
+
+    def in_static_stage(self, name: str) -> bool:
+        """Whether only a scene's static field is rendered: where nothing may move, and at the start of a training that
+        has motion masks."""
         if not self.config.time:
             return True
-        return self.training and self.has_motion and self.step < self.config.static_steps
+        return self.training and "motion_mask" in self.modalities[name] and self.step < self.config.static_steps
+
+    @property
+    def labels_in_use(self) -> bool:
+        """Whether this step of the training learns from labels: in an adaptation, not all do."""
+        config = self.config
+        if config.adapt_from is None:
+            return True
+        count = self.step - config.adapt_field_steps
+        return count >= 0 and (config.adapt_label_steps is None or count < config.adapt_label_steps)
 
     # ------------------------------------------------------------------ the way of a ray
 
@@ -191,15 +257,17 @@ class SemanticFlowModel(Model):
         scene, sampler = self.scene(name), self.samplers[name]
         times = self.ray_times(rays, scene)
         samples, proposed = sampler(rays, times, scene)
+        semantic = not self.training or self.labels_in_use
+        moving = self.known_moving(rays) if "motion_mask" in self.modalities[name] else None
         rendered = render_rays(
             scene,
-            self.shared,
+            self.shared if semantic else None,
             samples,
             self.config.render,
-            maps=self.feature_maps(name),
-            static_only=self.static_stage,
-            mover_rays=self.mover_rays(rays),
-            moving=self.known_moving(rays),
+            maps=self.feature_maps(name) if semantic else None,
+            static_only=self.in_static_stage(name),
+            mover_rays=self.mover_rays(moving),
+            moving=moving,
             training=self.training,
         )
         return SceneOutputs(name, rows, rays, rendered, proposed)
@@ -245,7 +313,7 @@ class SemanticFlowModel(Model):
         names = list(self.scenes)
         index = rays.metadata.get("scene") if rays.metadata else None
         if len(names) == 1 or not isinstance(index, Tensor):
-            yield self.config.default_scene or names[0], None, rays
+            yield self.shown_scene, None, rays
             return
         for i, name in enumerate(names):
             rows = (index.reshape(-1) == i).nonzero()[:, 0]
@@ -265,9 +333,8 @@ class SemanticFlowModel(Model):
         moving = rays.metadata.get("moving") if known else None
         return moving.reshape(-1) if isinstance(moving, Tensor) else None
 
-    def mover_rays(self, rays: RayBundle) -> Int[Tensor, "M"] | None:
+    def mover_rays(self, moving: Bool[Tensor, "R"] | None) -> Int[Tensor, "M"] | None:
         """In training, the rays that get the dynamic field: those known to show motion, and some of the others."""
-        moving = self.known_moving(rays)
         if moving is None or self.config.mover_ray_share >= 1:
             return None
         order = moving + torch.rand(len(moving), device=moving.device)
@@ -279,7 +346,8 @@ class SemanticFlowModel(Model):
             return None
         # Fused optimizers do not raise the parameters' own versions.
         version = (self.step, *(p._version for p in self.shared.encoder.parameters()))
-        if self.training and self.step % self.config.encoder_every == 0:
+        learned = any(p.requires_grad for p in self.shared.encoder.parameters())
+        if self.training and learned and self.step % self.config.encoder_every == 0:
             maps = self.shared.encode(self.scene(name).bank)
             self._maps[name] = (None, maps.detach())
             return maps
@@ -303,34 +371,23 @@ class SemanticFlowModel(Model):
         total: dict[str, Tensor] = {}
         for part in outputs["parts"]:
             scene, w = self.scene(part.name), self.config.losses
+            known = present_modalities(batch, self.modalities[part.name])
             seen = observe(
-                batch, part.rows, part.rays.metadata["directions_norm"], self.first_frame[part.name], self.device
+                known, part.rows, part.rays.metadata["directions_norm"], self.first_frame[part.name], self.device
             )
             if not self.config.time:
                 seen = replace(seen, motion=torch.zeros_like(seen.frame, dtype=torch.uint8))
-            if self.static_stage:
+            share = 1.0 if part.rows is None else len(part.rows) / len(batch["indices"])
+            if self.in_static_stage(part.name):
                 losses = static_losses(part.rendered, seen, w)
             else:
-                seen = self.with_labels_of_others(part, seen)
-                direction = 1 if self.step % 2 else -1
-                losses = dynamic_losses(
-                    scene, part.rendered, seen, w, self.config.render, direction, self.config.advected_rays
-                )
+                seen = self.carry_labels(scene, part.rendered, seen, self.step - self.config.static_steps)
+                direction, advected = 1 if self.step % 2 else -1, math.ceil(share * self.config.advected_rays)
+                losses = dynamic_losses(scene, part.rendered, seen, w, self.config.render, direction, advected)
             losses.update(self.sampling_losses(part, seen))
-            share = 1.0 if part.rows is None else len(part.rows) / len(batch["indices"])
             for name, loss in losses.items():
                 total[name] = total.get(name, 0.0) + share * loss  # type: ignore[operator]
         return total
-
-    def with_labels_of_others(self, part: SceneOutputs, seen: Observed) -> Observed:
-        """Where labels are few: those that labelled frames show along the trajectories, once there is a flow."""
-        sources, config = self.label_sources.get(part.name), self.config.label_transport
-        begin = config.start_after + (self.config.static_steps if self.has_motion else 0)
-        if sources is None or self.step < begin:
-            return seen
-        strength = min(1.0, (self.step - begin + 1) / max(1, config.start_after))
-        sources = self.label_sources[part.name] = sources.to(self.device)
-        return with_transported_labels(self.scene(part.name), part.rendered, seen, sources, config, strength)
 
     def sampling_losses(self, part: SceneOutputs, seen: Observed) -> dict[str, Tensor]:
         """Losses of the proposal densities, which also learn from the given depth directly."""
@@ -340,7 +397,7 @@ class SemanticFlowModel(Model):
         if seen.inverse_depth is None or w.proposal_surface <= 0:
             return result
         known, given = given_distance(seen)
-        if self.static_stage:
+        if self.in_static_stage(part.name):
             known = known & seen.static
         for samples, weights in zip(part.proposed.ray_samples[:-1], part.proposed.weights, strict=True):
             if weights.requires_grad:
@@ -356,27 +413,7 @@ class SemanticFlowModel(Model):
         return {"psnr": self.train_psnr}
 
     def get_image_metrics_and_images(
-        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor], scene: str | None = None
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Scores and pictures of one evaluation image."""
-        return self.evaluation.add(outputs, batch, self.class_colors)
-
-
-@dataclass
-class SceneOutputs:
-    """The rays of a batch that belong to one scene."""
-
-    name: str
-    rows: Int[Tensor, "R"] | None
-    """Their rows in the batch; None for all of it."""
-    rays: RayBundle
-    rendered: Rendered
-    proposed: Proposed
-
-
-def join_dicts(parts: list[tuple[Int[Tensor, "R"] | None, dict[str, Tensor]]]) -> dict[str, Tensor]:
-    """Rows of several scenes back in the order of the batch."""
-    if parts[0][0] is None:
-        return parts[0][1]
-    order = torch.cat([rows for rows, _ in parts if rows is not None]).argsort()
-    return {name: torch.cat([values[name] for _, values in parts])[order] for name in parts[0][1]}
+        """Scores and pictures of one evaluation image of a scene; None: of the one that is shown."""
+        return self.evaluation.add(scene or self.shown_scene, outputs, batch, self.class_colors)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
@@ -15,7 +15,20 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torchvision.utils import save_image
 
-from semflow_nerfstudio.model import SemanticFlowModel
+from semflow_nerfstudio.data.datamanager import SemFlowDataManager, SemFlowDataManagerConfig
+from semflow_nerfstudio.data.dataset import SemFlowDataset
+from semflow_nerfstudio.data.labels import ClassTable
+from semflow_nerfstudio.data.parser_outputs import say
+from semflow_nerfstudio.model import SemanticFlowModel, SemanticFlowModelConfig
+from semflow_nerfstudio.selection import Selection, loaded_run_folder, read_selection
+from semflow_nerfstudio.training.adaptation import (
+    CLASSES,
+    Classes,
+    TrainedShared,
+    adapt_shared,
+    describe,
+    read_shared,
+)
 
 
 @dataclass
@@ -27,13 +40,41 @@ class SemanticFlowPipelineConfig(VanillaPipelineConfig):
 
 
 class SemanticFlowPipeline(VanillaPipeline):
-    """Evaluates with one summed confusion matrix, and leaves absent values out of means."""
+    """Evaluates with one summed confusion matrix, and leaves absent values out of means.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    A pipeline that is loaded for rendering shows what `semflow select` chose for its run.
+    """
+
+    selection: Selection = Selection()
+    """The choice of a run that was loaded for rendering."""
+
+    def __init__(
+        self,
+        config: SemanticFlowPipelineConfig,
+        device: str,
+        test_mode: Literal["test", "val", "inference"] = "val",
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
         # Adam's moments of table entries that are no longer seen decay into denormal numbers, which make a CPU several
         # times slower from some 800 steps on. Threads inherit the setting, so it comes before any are started.
         torch.set_flush_denormal(True)
-        super().__init__(*args, **kwargs)
+        adapted = read_shared(config.model.adapt_from) if test_mode == "val" and is_adaptation(config) else None
+        super().__init__(for_adaptation(config, test_mode, adapted), device, test_mode, *args, **kwargs)
+        if adapted is not None:
+            self.adapt(adapted)
+
+    def adapt(self, source: TrainedShared) -> None:
+        """Take trained shared networks, and say what was taken.
+
+        Raises:
+            ValueError: they do not fit.
+        """
+        model, data = self.model, self.datamanager.train_dataset
+        assert isinstance(model, SemanticFlowModel) and model.shared is not None and isinstance(data, SemFlowDataset)
+        adapt_shared(model.shared, source, model.class_names)
+        named = [name for table in data.classes if table is not None for name in table.names]
+        say(describe(source, model.class_names, named if data.has("labels") else None))
 
     def get_average_image_metrics(
         self,
@@ -56,7 +97,7 @@ class SemanticFlowPipeline(VanillaPipeline):
                 start = time.perf_counter()
                 outputs = model.get_outputs_for_camera(camera=camera)
                 speeds.append(float(camera.height * camera.width) / (time.perf_counter() - start))
-                _, pictures = model.get_image_metrics_and_images(outputs, batch)
+                _, pictures = model.get_image_metrics_and_images(outputs, batch, model.scene_of(camera))
                 if output_path is not None:
                     for name, picture in pictures.items():
                         save_image(
@@ -70,17 +111,24 @@ class SemanticFlowPipeline(VanillaPipeline):
             "fps": statistics.fmean(speeds) / pixels,
         }
         if get_std:
-            images = model.evaluation.images
-            for name in images[0]:
-                values = [image[name] for image in images if not math.isnan(image[name])]
-                result[f"{name}_std"] = statistics.pstdev(values) if values else math.nan
+            result |= deviations(model.evaluation.images)
+            if len(model.scenes) > 1:
+                for scene, evaluation in model.evaluation.of.items():
+                    result |= {f"{scene}/{k}": v for k, v in deviations(evaluation.images).items()}
         # ns-eval writes JSON, which knows no NaN; the loggers of a training run take nothing but numbers.
         return {name: None if get_std and math.isnan(value) else value for name, value in result.items()}
 
     def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
-        """Load a checkpoint; weights that are missing or left over are an error, never silently random."""
-        own = set(self.state_dict())
-        saved = {key.replace("module.", "") for key in loaded_state}
+        """Load a checkpoint; weights that are missing or left over are an error, never silently random.
+
+        Its classes count, whatever the data's class table has become since.
+        """
+        loaded_state = {key.replace("module.", ""): value for key, value in loaded_state.items()}
+        if CLASSES in loaded_state:
+            self.take_classes(Classes.decode(loaded_state[CLASSES]))
+        else:
+            loaded_state[CLASSES] = self.state_dict()[CLASSES]  # written before class names were kept
+        own, saved = set(self.state_dict()), set(loaded_state)
         missing, unexpected = sorted(own - saved), sorted(saved - own)
         if missing or unexpected:
             raise RuntimeError(
@@ -89,3 +137,73 @@ class SemanticFlowPipeline(VanillaPipeline):
                 "load it with the config.yml that lies beside it"
             )
         super().load_pipeline(loaded_state, step)
+        folder = loaded_run_folder() if self.test_mode != "val" else None
+        if folder is not None:
+            self.select(read_selection(folder))
+
+    def select(self, selection: Selection) -> None:
+        """Show a choice from now on.
+
+        Raises:
+            ValueError: the run has no such scene.
+        """
+        assert isinstance(self.model, SemanticFlowModel)
+        if selection.scene is not None:
+            self.model.show_scene(selection.scene)
+            if isinstance(self.datamanager, SemFlowDataManager):
+                self.datamanager.show_scene(list(self.model.scenes).index(selection.scene))
+        self.selection = selection
+
+    def take_classes(self, classes: Classes) -> None:
+        """Take over a checkpoint's classes; its weights are loaded next.
+
+        Raises:
+            ValueError: the run goes on training with data of other classes.
+        """
+        model = self.model
+        assert isinstance(model, SemanticFlowModel) and isinstance(self.datamanager, SemFlowDataManager)
+        if classes.names == model.class_names:
+            return
+        if self.test_mode == "val":
+            raise ValueError(
+                f"the checkpoint's classes are {', '.join(classes.names) or 'none'}, but the data's are "
+                f"{', '.join(model.class_names) or 'none'}: go on with the class tables and labels it was trained on"
+            )
+        model.take_classes(classes)
+        self.datamanager.use_classes(class_table(classes, None))
+
+
+def class_table(classes: Classes, source: Path | None) -> ClassTable:
+    """Classes of a checkpoint as the data side knows them."""
+    return ClassTable(classes.names, classes.colors.numpy(), classes.foreground.numpy(), source=source)
+
+
+def is_adaptation(config: SemanticFlowPipelineConfig) -> bool:
+    """Whether a configuration takes the shared networks of another run."""
+    return isinstance(config.model, SemanticFlowModelConfig) and config.model.adapt_from is not None
+
+
+def for_adaptation(
+    config: SemanticFlowPipelineConfig, test_mode: str, source: TrainedShared | None
+) -> SemanticFlowPipelineConfig:
+    """The configuration with what an adaptation asks of the data: the known classes first, and which labels to hide.
+
+    Without a step of labels none is ever read in training; later those of the evaluation's views are, to score them.
+    """
+    model, data = config.model, config.datamanager
+    if not (isinstance(model, SemanticFlowModelConfig) and isinstance(data, SemFlowDataManagerConfig)):
+        return config
+    if source is not None:
+        data = replace(data, known_classes=class_table(source.classes, source.path))
+    if is_adaptation(config) and model.adapt_label_steps == 0:
+        data = replace(data, hidden_labels="all" if test_mode == "val" else "training")
+    return replace(config, datamanager=data)
+
+
+def deviations(images: list[dict[str, float]]) -> dict[str, float]:
+    """Standard deviations over images, `SCORE_std`; NaN where no image has a value."""
+    result = {}
+    for name in images[0] if images else ():
+        values = [image[name] for image in images if not math.isnan(image[name])]
+        result[f"{name}_std"] = statistics.pstdev(values) if values else math.nan
+    return result

@@ -58,10 +58,15 @@ class Scene(nn.Module):
         self.dynamic_field = DynamicField(config.dynamic, time_resolution)
         self.flow_field = FlowField(config.flow, time_resolution)
         self.proposal_fields = nn.ModuleList(ProposalField(p, time_resolution) for p in config.proposals)
-        self.residual = config.residual and num_classes > 0
+        self.config = config
+        self.set_classes(num_classes)
+
+    def set_classes(self, num_classes: int) -> None:
+        """Start the residuals anew, for that many classes."""
+        self.residual = self.config.residual and num_classes > 0
         if self.residual:
-            self.static_residual = SceneResidual(config.static.trunk_dim, num_classes)
-            self.flow_residual = SceneResidual(config.dynamic.trunk_dim, num_classes)
+            self.static_residual = SceneResidual(self.config.static.trunk_dim, num_classes)
+            self.flow_residual = SceneResidual(self.config.dynamic.trunk_dim, num_classes)
 
     next_frame: Tensor
     previous_frame: Tensor

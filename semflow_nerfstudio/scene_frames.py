@@ -50,7 +50,8 @@ class SceneFrames:
     background_color: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Colour behind everything: white for data sets with alpha blended on white."""
     has: frozenset[str] = frozenset()
-    """Modalities present on at least one training frame: labels, flow, motion_mask, disparity."""
+    """Modalities present on at least one training frame: labels, flow, motion_mask, disparity, depth, and inverse_depth
+    where depth or aligned disparity is in scene units."""
 
     @property
     def tau(self) -> float:

@@ -15,11 +15,12 @@ from semflow_nerfstudio.benchmarking.machine import commit, describe
 from semflow_nerfstudio.benchmarking.records import RunKey
 from semflow_nerfstudio.benchmarking.task_rows import Row
 from semflow_nerfstudio.configs.methods import lite
+from semflow_nerfstudio.data.label_propagation import fill_holes
 from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
 from semflow_nerfstudio.data.protocols import labelled_frames
 from semflow_nerfstudio.evaluation.carried_labels import LabelCarrying
 from semflow_nerfstudio.evaluation.task_scores import TaskScores
-from semflow_nerfstudio.runs import Run, evenly_spaced, load_run, train
+from semflow_nerfstudio.runs import Run, evenly_spaced, train
 
 Progress = Callable[[str, int, int], None]
 """(what, done, total)."""
@@ -192,8 +193,7 @@ def score(run: Run, plan: Plan, progress: Progress) -> dict[str, dict[str, dict[
         if carrying is not None:
             found["flow_2d"] = carrying.carried(camera, outputs["depth"])
             found["warped"] = carrying.warped(camera, outputs["depth"])
-        else:
-            found |= _copy(train_set, camera)
+        found |= _copy(train_set, camera)
         for spec, allowed in unlabelled.items():
             if time in allowed:
                 for method, labels in found.items():
@@ -209,12 +209,10 @@ def _unlabelled_times(spec: str, count: int) -> set[int]:
 
 
 def _copy(train_set: Any, camera: Any) -> dict[str, np.ndarray]:
-    """The labels of the training frame of the same time, shown in place of a rendering."""
-    gap = (train_set.cameras.times[:, 0] - float(camera.times.reshape(-1)[0])).abs()
-    frame = int(gap.argmin())
-    if train_set.frames[frame].labels is None:
+    """The labels of the labelled training frame of the nearest time, shown in place of a rendering."""
+    labelled = np.array([frame.labels is not None for frame in train_set.frames])
+    if not labelled.any():
         return {}
-    return {"copy": train_set.get_metadata({"image_idx": frame})["labels"][..., 0].numpy()}
-
-
-__all__ = ["Plan", "built_in_scenes", "load_run", "measure", "score"]
+    gap = np.abs(train_set.cameras.times[:, 0].numpy() - float(camera.times.reshape(-1)[0]))
+    frame = int(np.where(labelled, gap, np.inf).argmin())
+    return {"copy": fill_holes(train_set.get_metadata({"image_idx": frame})["labels"][..., 0].numpy())}

@@ -18,6 +18,8 @@ class Complete:
     """Folder to write to; an interrupted one is continued."""
     keep_given: bool = True
     """Leave pixels that came labelled as they came."""
+    scene: str | None = None
+    """Scene of the run; by default its first."""
     overwrite: bool = False
     """Make images anew that are there."""
 
@@ -29,5 +31,5 @@ class Complete:
 
         run = load_run(self.run)
         with progress("Labelling") as update:
-            files = complete(run, self.out, self.keep_given, self.overwrite, update)
+            files = complete(run, self.out, self.keep_given, self.overwrite, self.scene, update)
         print(f"{len(files)} label images in {self.out / files[0].name.parent}, beside {self.out / CONFIDENCE_FOLDER}")

@@ -14,6 +14,7 @@ from semflow_nerfstudio.cli.demo import Demo
 from semflow_nerfstudio.cli.evaluate import Evaluate
 from semflow_nerfstudio.cli.make_scene import MakeScene
 from semflow_nerfstudio.cli.render import Render
+from semflow_nerfstudio.cli.select import Select
 from semflow_nerfstudio.cli.track import Track
 
 Command = (
@@ -23,6 +24,7 @@ Command = (
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Complete, tyro.conf.subcommand("complete")]
     | Annotated[Track, tyro.conf.subcommand("track")]
+    | Annotated[Select, tyro.conf.subcommand("select")]
 )
 
 

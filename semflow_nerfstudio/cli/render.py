@@ -20,6 +20,8 @@ class Render:
     """What to write: .mp4, .gif or .webm, or a folder for PNGs (an interrupted folder is continued)."""
     outputs: tuple[str, ...] = ("rgb", "semantics")
     """Outputs shown side by side: rgb, semantics, semantics_overlay, depth, flow, static_rgb, dynamic_rgb, ..."""
+    scene: str | None = None
+    """Scene of a run of several; by default the one that `semflow select` chose, else the first."""
     path: PathName = "fixed"
     """Camera: fixed, orbit, frames, stabilised, interpolate, or file (with --camera-path)."""
     camera_path: Path | None = None
@@ -50,6 +52,8 @@ class Render:
         if not 0 < self.scale < float("inf"):
             raise ValueError(f"--scale is {self.scale}: use a number above 0, such as 0.5.")
         run = load_run(self.run)
+        if self.scene is not None:
+            run.model.show_scene(self.scene)
         camera = "file" if self.camera_path is not None else self.path
         time = self.time if self.time is not None else (None if camera in ("file", "frames") else (0.0, 1.0))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
+import tyro
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
@@ -17,8 +19,10 @@ from torch import Tensor
 from semflow_nerfstudio.data.dataset import SemFlowDataset
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.frame_cache import FrameCache
-from semflow_nerfstudio.data.frame_sampler import SemFlowPixelSamplerConfig
+from semflow_nerfstudio.data.frame_sampler import SemFlowPixelSampler, SemFlowPixelSamplerConfig
 from semflow_nerfstudio.data.label_sources import LabelPropagation, propagate_labels
+from semflow_nerfstudio.data.labels import ClassTable, extend_class_table
+from semflow_nerfstudio.data.parser_outputs import say
 from semflow_nerfstudio.data.scene_assembly import align_scenes, assemble_scene, complete_cameras
 
 
@@ -41,6 +45,11 @@ class SemFlowDataManagerConfig(VanillaDataManagerConfig):
     label_propagation: LabelPropagation = "auto"
     """How unlabelled pixels learn from other frames' labels where some frames, or most pixels, have none: along the
     given optical flow before training, along the model's own trajectories while it trains, both (auto), or none."""
+    hidden_labels: Literal["none", "training", "all"] = "none"
+    """Labels that are never read, so that their files may be missing or broken: none, those of the training frames, or
+    those for evaluation as well."""
+    known_classes: tyro.conf.Suppress[ClassTable | None] = None
+    """Classes that come first in the data set's table, those of networks that are adapted to it."""
 
 
 class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
@@ -54,16 +63,38 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
     config: SemFlowDataManagerConfig  # type: ignore
 
     def __init__(self, config: SemFlowDataManagerConfig, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, *args, **kwargs)
+        super().__init__(without_labels(config), *args, **kwargs)
         dataset = self.train_dataset
         scenes = [assemble_scene(dataset, i, config.frame_width_cap) for i in range(len(dataset.scenes or ()))]
         dataset.metadata["scene_frames"] = {scene.name: scene for scene in scenes}
 
+    def create_train_dataset(self) -> SemFlowDataset:
+        """The training frames."""
+        return self._with_classes(super().create_train_dataset(), hidden=("training", "all"))
+
     def create_eval_dataset(self) -> SemFlowDataset:
         """The evaluation dataset. It is made last: times need the cameras of all splits."""
-        dataset = super().create_eval_dataset()
+        dataset = self._with_classes(super().create_eval_dataset(), hidden=("all",))
         complete_cameras(self.train_dataset, dataset, self.dataparser, self.test_split)
         return dataset
+
+    def _with_classes(self, dataset: SemFlowDataset, hidden: tuple[str, ...]) -> SemFlowDataset:
+        if self.config.hidden_labels in hidden:
+            dataset.hide_labels()
+        if self.config.known_classes is not None:
+            dataset.use_classes(extend_class_table(self.config.known_classes, dataset.table))
+        return dataset
+
+    def use_classes(self, table: ClassTable) -> None:
+        """Take over the classes of a trained run, by name; says which classes of the labels it does not know."""
+        unknown = {name: None for data in (self.train_dataset, self.eval_dataset) for name in data.use_classes(table)}
+        if unknown:
+            say(f"The run knows no class {', '.join(unknown)}: pixels with these labels are not scored.")
+
+    def show_scene(self, index: int) -> None:
+        """Let the first evaluation camera be the first of this scene: `ns-render spiral` starts there."""
+        if isinstance(getattr(self, "eval_dataloader", None), SceneEvalDataloader):
+            self.eval_dataloader.first = self.eval_dataset.frame_range(index)[0]
 
     def setup_train(self) -> None:
         """Set up the training frames. Only where there will be training are they read, and disparity aligned, now."""
@@ -92,7 +123,7 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
         self.eval_pixel_sampler = self._get_pixel_sampler(dataset, self.config.eval_num_rays_per_batch)
         self.eval_ray_generator = RayGenerator(dataset.cameras.to(self.device))
         self.fixed_indices_eval_dataloader = FixedIndicesEvalDataloader(input_dataset=dataset, device=self.device)
-        self.eval_dataloader = RandIndicesEvalDataloader(input_dataset=dataset, device=self.device)
+        self.eval_dataloader = SceneEvalDataloader(input_dataset=dataset, device=self.device)
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """Rays and the pixels they belong to, on the datamanager's device.
@@ -128,4 +159,26 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
             # given as an argument of setup(), the patch size would come too late for the number of rays
             sampler = PatchPixelSamplerConfig(patch_size=self.config.patch_size)
             return sampler.setup(num_rays_per_batch=num_rays_per_batch)
-        return super()._get_pixel_sampler(dataset, num_rays_per_batch)
+        sampler = super()._get_pixel_sampler(dataset, num_rays_per_batch)
+        if isinstance(sampler, SemFlowPixelSampler):
+            sampler.scene_of_frame = torch.tensor([frame.scene for frame in dataset.frames])
+        return sampler
+
+
+class SceneEvalDataloader(RandIndicesEvalDataloader):
+    """Random evaluation images; asked for single ones, it counts from the first of the scene that is shown."""
+
+    first: int = 0
+
+    def get_camera(self, image_idx: int = 0) -> tuple[Cameras, dict]:
+        """Camera and batch of an image."""
+        return super().get_camera((self.first + image_idx) % len(self.cameras))
+
+
+def without_labels(config: SemFlowDataManagerConfig) -> SemFlowDataManagerConfig:
+    """A configuration whose parser does not even look at the labels that are hidden, where it can be told so."""
+    changes: dict[str, Any] = {"training": {"labelled_frames": "none"}, "all": {"read_labels": False}}
+    changed = changes.get(config.hidden_labels, {})
+    if not all(hasattr(config.dataparser, name) for name in changed) or not changed:
+        return config
+    return replace(config, dataparser=replace(config.dataparser, **changed))

@@ -16,7 +16,7 @@ from torch import Tensor
 from semflow_nerfstudio.data.checks import SceneDataError, same_shape
 from semflow_nerfstudio.data.disparity_alignment import DisparityAlignment, FrameObservation, sharpen_edges
 from semflow_nerfstudio.data.label_propagation import CarriedLabels
-from semflow_nerfstudio.data.labels import ClassTable
+from semflow_nerfstudio.data.labels import ClassTable, merge_class_tables
 from semflow_nerfstudio.data.modalities import (
     decode_disparity,
     read_depth,
@@ -68,7 +68,7 @@ class SemFlowDataset(InputDataset):
                              once `alignments` has been set
 
     Frames come from `metadata["frames"]` of this package's parsers; for other parsers from nerfstudio's `semantics` and
-    `depth_filenames` metadata.
+    `depth_filenames` metadata. Labels are ids of `table`, in which the classes of all scenes are merged by name.
     """
 
     def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0, **kwargs: Any) -> None:
@@ -77,6 +77,8 @@ class SemFlowDataset(InputDataset):
         self.frames = frame_records(dataparser_outputs)
         self.scenes: list[SceneRecord] | None = self.metadata.get("scenes")
         self.classes = class_tables(dataparser_outputs)
+        tables = [table for table in self.classes if table is not None]
+        self.use_classes(merge_class_tables(tables) if tables else None)
         self.alignments: dict[int, DisparityAlignment] = {}
         """By scene: what maps its frames' disparity to inverse depth. Set by the datamanager."""
         self.carried: dict[int, CarriedLabels] = {}
@@ -94,6 +96,23 @@ class SemFlowDataset(InputDataset):
         width_ratio, height_ratio = scaled.width / source.width, scaled.height / source.height
         scaled.fx, scaled.cx = source.fx * width_ratio, source.cx * width_ratio
         scaled.fy, scaled.cy = source.fy * height_ratio, source.cy * height_ratio
+
+    def use_classes(self, table: ClassTable | None) -> tuple[str, ...]:
+        """Give labels as ids of this table from now on; pixels of classes that it lacks are unknown.
+
+        Returns:
+            The classes that it lacks.
+        """
+        self.table = table
+        names = () if table is None else table.names
+        self._label_ids = [None if own is None or own.names == names else own.ids_in(names) for own in self.classes]
+        return tuple(dict.fromkeys(n for own in self.classes if own is not None for n in own.names if n not in names))
+
+    def hide_labels(self) -> None:
+        """Never read a label."""
+        for frame in self.frames:
+            frame.labels = None
+        self._has.discard("labels")
 
     def _check_sizes(self) -> None:
         first: dict[int, int] = {}
@@ -145,7 +164,10 @@ class SemFlowDataset(InputDataset):
         data: dict[str, Any] = {"image_idx": image_idx, "image": image}
         masks = self._dataparser_outputs.mask_filenames
         if masks is not None:
-            data["mask"] = torch.from_numpy(read_mask(Path(masks[image_idx]), *self.size(image_idx))).bool()[..., None]
+            path: Path | None = masks[image_idx]  # of several scenes, some may have none
+            width, height = self.size(image_idx)
+            mask = np.ones((height, width), np.uint8) if path is None else read_mask(Path(path), width, height)
+            data["mask"] = torch.from_numpy(mask).bool()[..., None]
             if self.mask_color:
                 color = torch.tensor(self.mask_color) * (255.0 if image_type == "uint8" else 1.0)
                 data["image"] = torch.where(data["mask"], image, color.to(image.dtype))
@@ -163,7 +185,8 @@ class SemFlowDataset(InputDataset):
             if frame.labels is None or classes is None:
                 result["labels"] = np.full((height, width), IGNORE_LABEL, np.uint8)
             else:
-                result["labels"] = read_labels(frame.labels, classes, *size)
+                ids, lookup = read_labels(frame.labels, classes, *size), self._label_ids[frame.scene]
+                result["labels"] = ids if lookup is None else lookup[ids]
                 if frame.scribbles is not None:
                     result["labels"] = scribbles(result["labels"], frame.scribbles, index)
         if self.carried:
@@ -184,7 +207,8 @@ class SemFlowDataset(InputDataset):
         if self.has("disparity"):
             result["disparity"] = unknown if frame.disparity is None else read_disparity(frame.disparity, *size)
         if self.has("depth"):
-            result["depth"] = unknown if frame.depth is None else read_depth(frame.depth, *size, unit=self.depth_unit)
+            unit = self.depth_unit(frame.scene)
+            result["depth"] = unknown if frame.depth is None else read_depth(frame.depth, *size, unit=unit)
         if self.alignments or self.has("depth"):
             result["inverse_depth"] = self._inverse_depth(index, result.get("depth", unknown))
         return {
@@ -192,11 +216,11 @@ class SemFlowDataset(InputDataset):
             for key, value in result.items()
         }
 
-    @property
-    def depth_unit(self) -> float:
-        """Scene units per unit of the depth files."""
-        unit = float(self.metadata.get("depth_unit_scale_factor", 1.0))
-        return unit * float(self._dataparser_outputs.dataparser_scale)
+    def depth_unit(self, scene: int) -> float:
+        """Scene units per unit of a scene's depth files."""
+        own = None if self.scenes is None else self.scenes[scene].scale
+        scale = self._dataparser_outputs.dataparser_scale if own is None else own
+        return float(self.metadata.get("depth_unit_scale_factor", 1.0)) * float(scale)
 
     def _inverse_depth(self, index: int, depth: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
         frame = self.frames[index]

@@ -17,6 +17,7 @@ from semflow_nerfstudio.data import scene_units
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.layout import LLFFCameras, SceneFolder, read_scene_folder
 from semflow_nerfstudio.data.modalities import downscaled_size
+from semflow_nerfstudio.data.multi_scene import SceneParsers
 from semflow_nerfstudio.data.parser_outputs import make_semantics, report_modalities, say
 from semflow_nerfstudio.data.protocols import EVAL_PROTOCOLS, EvalProtocol, labelled_frames, scribble_share
 from semflow_nerfstudio.data.records import FrameRecord, SceneRecord, scene_key
@@ -29,7 +30,13 @@ class DynamicSceneDataParserConfig(DataParserConfig):
 
     _target: type = field(default_factory=lambda: DynamicSceneDataParser)
     data: Path = Path()
-    """Folder of one scene. The class table (labelmap.txt, foreground_object.txt) lies beside it or in it."""
+    """Folder of one scene, or with `scenes` the folder that they are in. The class table (labelmap.txt,
+    foreground_object.txt) lies beside a scene or in it."""
+    scenes: tuple[str, ...] = ()
+    """Scenes to read as one data set: names of folders in `data`, or paths. Without any, `data` is the scene."""
+    read_labels: bool = True
+    """Whether labels and class tables are read at all, for training or evaluation; without, their files may be broken
+    or missing."""
     downscale_factor: int = 1
     """Train and evaluate at floor(width / s) x floor(height / s). Everything is resized while it is loaded."""
     labelled_frames: str = "all"
@@ -63,10 +70,10 @@ class _View:
 
 
 class DynamicSceneDataParser(DataParser):
-    """Reads one scene; see `DynamicSceneDataParserConfig`.
+    """Reads one scene or several; see `DynamicSceneDataParserConfig`.
 
-    Besides nerfstudio's fields, the outputs carry metadata["frames"] (a FrameRecord per image), metadata["scenes"] (one
-    SceneRecord) and, where there is a class table, metadata["semantics"]; cameras carry metadata["scene"].
+    Besides nerfstudio's fields, the outputs carry metadata["frames"] (a FrameRecord per image), metadata["scenes"] (a
+    SceneRecord per scene) and, where there is a class table, metadata["semantics"]; cameras carry metadata["scene"].
     """
 
     config: DynamicSceneDataParserConfig
@@ -78,8 +85,11 @@ class DynamicSceneDataParser(DataParser):
         super().__init__(config=config)
         self._folder: SceneFolder | None = None
         self._verified: set[Path] = set()
+        self._scenes = SceneParsers(config) if config.scenes else None
 
     def _generate_dataparser_outputs(self, split: str = "train", **kwargs) -> DataparserOutputs:
+        if self._scenes is not None:
+            return self._scenes.outputs(split, self.downscale_factor)
         scene = self._scene()
         training, evaluation = self._split(scene)
         views = training if split == "train" else evaluation
@@ -138,7 +148,7 @@ class DynamicSceneDataParser(DataParser):
     def _scene(self) -> SceneFolder:
         """The scene's files, listed and checked once per parser."""
         if self._folder is None:
-            self._folder = read_scene_folder(self.config.data)
+            self._folder = read_scene_folder(self.config.data, self.config.read_labels)
             self._report(self._folder)
         return self._folder
 

@@ -7,6 +7,7 @@ the longer the way, the less the flow back returns to the point, and the less th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -66,6 +67,23 @@ class LabelSources:
             None if self.moving is None else self.moving.to(device),
             None if self.inverse_depth is None else self.inverse_depth.to(device),
         )
+
+
+class LabelTransport:
+    """Carries labels in the scenes that have labelled frames to carry them from."""
+
+    def __init__(self, config: LabelTransportConfig, sources: Mapping[str, LabelSources] | None) -> None:
+        self.config, self.sources = config, dict(sources or {})
+
+    def __call__(self, scene: Scene, out: Rendered, seen: Observed, step: int) -> Observed:
+        """What is known about a scene's rays, with labels of others: from the `start_after`th step of the dynamic stage
+        on, and more and more believed for as many steps again."""
+        late, sources = step - self.config.start_after, self.sources.get(scene.name)
+        if sources is None or late < 0:
+            return seen
+        self.sources[scene.name] = sources = sources.to(scene.device)
+        strength = min(1.0, (late + 1) / max(1, self.config.start_after))
+        return with_transported_labels(scene, out, seen, sources, self.config, strength)
 
 
 def with_transported_labels(

@@ -348,6 +348,23 @@ def as_color(image: Tensor) -> Tensor:
     return image.float() / 255 if image.dtype == torch.uint8 else image.float()
 
 
+MODALITIES = {
+    "labels": "labels",
+    "flow_forward": "flow",
+    "flow_backward": "flow",
+    "motion_mask": "motion_mask",
+    "disparity": "disparity",
+    "depth": "depth",
+    "inverse_depth": "inverse_depth",
+}
+"""What a batch's keys belong to, by the names of `SceneFrames.has`."""
+
+
+def present_modalities(batch: dict[str, Tensor], has: frozenset[str]) -> dict[str, Tensor]:
+    """A batch as it would be if it were of one scene alone: what only other scenes have is left out, not unknown."""
+    return {key: value for key, value in batch.items() if key not in MODALITIES or MODALITIES[key] in has}
+
+
 def observe(
     batch: dict[str, Tensor],
     rows: Int[Tensor, "R"] | None,

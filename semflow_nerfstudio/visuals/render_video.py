@@ -82,5 +82,5 @@ def video_frames(
 
 def depth_limits(run: Run) -> tuple[float | None, float | None]:
     """Depths that get the first and the last colour, the same in all frames."""
-    scene = run.model.scene(next(iter(run.model.scenes)))
+    scene = run.model.scene(run.model.shown_scene)
     return scene.near, scene.far
