@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from semflow_nerfstudio.benchmarking import task_tables
+from semflow_nerfstudio.benchmarking.records import Records
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -83,7 +87,14 @@ def encoding_table() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"scenes": scene_table, "dnerf": dnerf_table, "encodings": encoding_table}
+def task_table(name: str) -> str:
+    """One of the tables of `semflow bench tasks`."""
+    return task_tables.TABLES[name](Records(RESULTS / "tasks").all())
+
+
+TABLES = {"scenes": scene_table, "dnerf": dnerf_table, "encodings": encoding_table} | {
+    name: partial(task_table, name) for name in task_tables.TABLES
+}
 
 
 def render(text: str) -> str:

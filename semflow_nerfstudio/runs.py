@@ -160,8 +160,10 @@ def evaluate(run: Run, views: Iterable[int] | None = None, progress: Progress | 
 
 
 def copy_of_same_time(run: Run, dataset: Any, index: int, batch: dict[str, Tensor]) -> dict[str, float]:
-    """Scores of the scene's training frame whose time is nearest, shown in place of a rendering; labels are those of the
-    nearest frame that has some, pixels without one take the nearest labelled pixel's."""
+    """Scores of the scene's training frame whose time is nearest, shown in place of a rendering.
+
+    Labels are those of the nearest frame that has some; pixels without one take the nearest labelled pixel's.
+    """
     train: Any = run.pipeline.datamanager.train_dataset
     if train.cameras.times is None or dataset.cameras.times is None:
         return {}

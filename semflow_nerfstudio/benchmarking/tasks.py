@@ -26,7 +26,9 @@ Progress = Callable[[str, int, int], None]
 """(what, done, total)."""
 
 BUILT_IN = {"target": 11, "source_a": 12, "source_b": 13}
-"""Seeds of the built-in scenes that are made where none are given."""
+"""Names and seeds of the built-in scenes that are made where none are given."""
+BUILT_IN_NAMES = ("target", ("source_a", "source_b"))
+"""The scene to measure on, and those to adapt from."""
 
 
 @dataclass(frozen=True)
@@ -137,15 +139,11 @@ def override(target: Any, name: str, value: Any) -> None:
     setattr(target, last, value)
 
 
-def built_in_scenes(folder: Path, size: str, frames: int = 12) -> tuple[Path, tuple[Path, ...]]:
-    """A target scene and two source scenes of the built-in kind, made where they are not there yet."""
-    made = []
+def make_built_in_scenes(folder: Path, size: str, frames: int = 12) -> None:
+    """Make the built-in scenes that are not there yet, under their names in BUILT_IN."""
     for name, seed in BUILT_IN.items():
-        path = folder / name
-        if not path.is_dir():
-            make_scene(path, SceneOptions(seed=seed, size=size, frames=frames))
-        made.append(path)
-    return made[0], tuple(made[1:])
+        if not (folder / name).is_dir():
+            make_scene(folder / name, SceneOptions(seed=seed, size=size, frames=frames))
 
 
 def measure(plan: Plan, progress: Progress, keep: bool = False) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from semflow_nerfstudio.cli.bench import Bench
 from semflow_nerfstudio.cli.complete import Complete
 from semflow_nerfstudio.cli.demo import Demo
 from semflow_nerfstudio.cli.evaluate import Evaluate
@@ -24,6 +25,7 @@ Command = (
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Complete, tyro.conf.subcommand("complete")]
     | Annotated[Track, tyro.conf.subcommand("track")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Select, tyro.conf.subcommand("select")]
 )
 
