@@ -100,6 +100,8 @@ class SemanticFlowModel(Model):
     config: SemanticFlowModelConfig
     class_colors: Tensor
     """RGB in [0, 1] of the classes, (C, 3)."""
+    scene_choice: ViewerDropdown[str]
+    """The viewer's list of scenes, where there are several."""
 
     def populate_modules(self) -> None:
         """Build the scenes and what they share from the datamanager's frames."""
@@ -220,15 +222,8 @@ class SemanticFlowModel(Model):
 
     @property
     def static_stage(self) -> bool:
-        """Whether only static fields are rendered."""
-        return all(self.in_static_stage(name) for name in self.scenes)
-
-    def in_static_stage(self, name: str) -> bool:
-        """Whether only a scene's static field is rendered: where nothing may move, and at the start of a training that
-        has motion masks."""
-        if not self.config.time:
-            return True
-        return self.training and "motion_mask" in self.modalities[name] and self.step < self.config.static_steps
+        """Whether only static fields are rendered: at the start of training, or where nothing may move."""
+        return not self.config.time or (self.training and self.step < self.config.static_steps)
 
     @property
     def labels_in_use(self) -> bool:
@@ -265,7 +260,7 @@ class SemanticFlowModel(Model):
             samples,
             self.config.render,
             maps=self.feature_maps(name) if semantic else None,
-            static_only=self.in_static_stage(name),
+            static_only=self.static_stage,
             mover_rays=self.mover_rays(moving),
             moving=moving,
             training=self.training,
@@ -378,8 +373,8 @@ class SemanticFlowModel(Model):
             if not self.config.time:
                 seen = replace(seen, motion=torch.zeros_like(seen.frame, dtype=torch.uint8))
             share = 1.0 if part.rows is None else len(part.rows) / len(batch["indices"])
-            if self.in_static_stage(part.name):
-                losses = static_losses(part.rendered, seen, w)
+            if self.static_stage:
+                losses = static_losses(scene, part.rendered, seen, w)
             else:
                 seen = self.carry_labels(scene, part.rendered, seen, self.step - self.config.static_steps)
                 direction, advected = 1 if self.step % 2 else -1, math.ceil(share * self.config.advected_rays)
@@ -397,7 +392,7 @@ class SemanticFlowModel(Model):
         if seen.inverse_depth is None or w.proposal_surface <= 0:
             return result
         known, given = given_distance(seen)
-        if self.in_static_stage(part.name):
+        if self.static_stage:
             known = known & seen.static
         for samples, weights in zip(part.proposed.ray_samples[:-1], part.proposed.weights, strict=True):
             if weights.requires_grad:
