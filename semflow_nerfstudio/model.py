@@ -27,7 +27,7 @@ from semflow_nerfstudio.scene_frames import SceneFrames
 from semflow_nerfstudio.scene_outputs import SceneOutputs, join_dicts
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
 from semflow_nerfstudio.training.adaptation import Classes, ClassRecord
-from semflow_nerfstudio.training.label_transport import LabelTransport, LabelTransportConfig
+from semflow_nerfstudio.training.label_transport import DEFAULT_TRANSPORT, LabelTransport, LabelTransportConfig
 from semflow_nerfstudio.training.losses import color_loss, surface_loss
 from semflow_nerfstudio.training.objective import (
     LossWeights,
@@ -65,7 +65,7 @@ class SemanticFlowModelConfig(ModelConfig):
     """Steps of the first stage, which trains the static field alone on what does not move (needs motion masks)."""
     mover_ray_share: float = 0.5
     """Share of a training batch's rays that get the dynamic field: first those known to show motion."""
-    label_transport: LabelTransportConfig = field(default_factory=LabelTransportConfig)
+    label_transport: LabelTransportConfig = DEFAULT_TRANSPORT
     """How labels are carried along trajectories where they are few."""
     advected_rays: int = 256
     """Moving rays in a step's passes of the dynamic field alone."""

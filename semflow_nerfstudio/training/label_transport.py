@@ -27,7 +27,7 @@ REFERENCE_WIDTH = 480.0
 """Disagreement of the flow there and back is in pixels of an image this wide."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class LabelTransportConfig:
     """How far labels are carried along the model's trajectories."""
 
@@ -42,6 +42,10 @@ class LabelTransportConfig:
     falls to 1/e."""
     depth_tolerance: float = 0.1
     """A labelled pixel whose known depth differs from the point's by a larger share shows something else."""
+
+
+DEFAULT_TRANSPORT = LabelTransportConfig()
+"""A plain default, which runs saved before there was this setting have as well."""
 
 
 @dataclass

@@ -418,7 +418,7 @@ def observe(
         frame=indices[:, 0] - first_frame,
         z_ratio=z_ratio.reshape(-1).to(device),
         labels=labels,
-        label_weight=weight,
+        label_weight=None if labels is None else weight,
         motion=column("motion_mask"),
         flow=flow("flow_forward"),
         flow_backward=flow("flow_backward"),
