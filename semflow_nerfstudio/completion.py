@@ -147,7 +147,7 @@ def complete(
 def _scene_number(run: Run, dataset: SemFlowDataset, scene: str | None) -> int:
     assert dataset.scenes is not None
     names = [record.name for record in dataset.scenes]
-    wanted = scene or run.model.config.default_scene or names[0]
+    wanted = scene or run.model.shown_scene
     if wanted not in names:
         raise ValueError(f"the run has no scene '{wanted}': its scenes are {', '.join(names)}")
     return names.index(wanted)
@@ -190,8 +190,7 @@ def _frame(
         if dataset.frames[file.frame].scribbles is None:
             given = decode_labels(file.given, classes)
         else:  # simulated at the size of training
-            item = dataset.get_metadata({"image_idx": file.frame})
-            shown = resize_nearest(item["labels"][..., 0].numpy(), width, height) != IGNORE_LABEL
+            shown = resize_nearest(dataset.label_image(file.frame), width, height) != IGNORE_LABEL
             given = np.where(shown, decode_labels(file.given, classes), IGNORE_LABEL)
         known = given != IGNORE_LABEL
         ids, confidence = np.where(known, given, ids), np.where(known, 255, confidence)

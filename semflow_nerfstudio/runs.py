@@ -176,8 +176,7 @@ def copy_of_same_time(run: Run, dataset: Any, index: int, batch: dict[str, Tenso
     labelled = torch.tensor([frame.labels is not None for frame in train.frames])
     labels, closest = nearest.get("labels"), int(torch.where(labelled, gap, torch.inf).argmin())
     if labels is not None and labelled[closest] and gap[closest].isfinite():
-        shown = train.get_metadata({"image_idx": closest})["labels"][..., 0]
-        labels = torch.from_numpy(fill_holes(shown.numpy()))
+        labels = torch.from_numpy(fill_holes(train.label_image(closest)))
     return copy_baseline(image, labels, truth, batch.get("labels"))
 
 

@@ -178,14 +178,14 @@ def score(run: Run, plan: Plan, progress: Progress) -> dict[str, dict[str, dict[
     train_set: Any = run.pipeline.datamanager.train_dataset
     times = np.asarray(train_set.scenes[0].distinct_times)
     views = range(len(dataset)) if plan.views is None else evenly_spaced(len(dataset), plan.views)
-    names, foreground = run.model.class_names, run.model.foreground.tolist()
+    names, foreground = run.model.class_names, run.model.get_buffer("foreground").tolist()
     unlabelled = {spec: _unlabelled_times(spec, len(times)) for spec in plan.row.scored_as}
     carrying = LabelCarrying(run) if plan.row.baselines else None
     tables: dict[str, dict[str, TaskScores]] = {spec: {} for spec in plan.row.scored_as}
     for done, index in enumerate(views):
         camera = dataset.cameras[index : index + 1]
         time = int(np.abs(times - float(camera.times.reshape(-1)[0])).argmin())
-        truth = dataset.get_data(index)["labels"][..., 0].numpy()
+        truth = dataset.label_image(index)
         outputs = run.render(camera)
         found = {"model": outputs["label"][..., 0].numpy().astype(np.uint8)}
         if carrying is not None:
@@ -213,4 +213,4 @@ def _copy(train_set: Any, camera: Any) -> dict[str, np.ndarray]:
         return {}
     gap = np.abs(train_set.cameras.times[:, 0].numpy() - float(camera.times.reshape(-1)[0]))
     frame = int(np.where(labelled, gap, np.inf).argmin())
-    return {"copy": fill_holes(train_set.get_metadata({"image_idx": frame})["labels"][..., 0].numpy())}
+    return {"copy": fill_holes(train_set.label_image(frame))}

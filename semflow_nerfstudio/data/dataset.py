@@ -181,14 +181,7 @@ class SemFlowDataset(InputDataset):
         width, height = size
         result: dict[str, np.ndarray] = {}
         if self.has("labels"):
-            classes = self.classes[frame.scene]
-            if frame.labels is None or classes is None:
-                result["labels"] = np.full((height, width), IGNORE_LABEL, np.uint8)
-            else:
-                ids, lookup = read_labels(frame.labels, classes, *size), self._label_ids[frame.scene]
-                result["labels"] = ids if lookup is None else lookup[ids]
-                if frame.scribbles is not None:
-                    result["labels"] = scribbles(result["labels"], frame.scribbles, index)
+            result["labels"] = self.label_image(index)
         if self.carried:
             carried = self.carried.get(index) or CarriedLabels.none(height, width)
             result["carried_labels"], result["carried_confidence"] = carried.labels, carried.confidence
@@ -221,6 +214,16 @@ class SemFlowDataset(InputDataset):
         own = None if self.scenes is None else self.scenes[scene].scale
         scale = self._dataparser_outputs.dataparser_scale if own is None else own
         return float(self.metadata.get("depth_unit_scale_factor", 1.0)) * float(scale)
+
+    def label_image(self, image_idx: int) -> UInt8[np.ndarray, "H W"]:
+        """Class ids of a frame, 255 where unknown or not to be used."""
+        frame, (width, height) = self.frames[image_idx], self.size(image_idx)
+        classes = self.classes[frame.scene]
+        if frame.labels is None or classes is None:
+            return np.full((height, width), IGNORE_LABEL, np.uint8)
+        ids, lookup = read_labels(frame.labels, classes, width, height), self._label_ids[frame.scene]
+        ids = ids if lookup is None else lookup[ids]
+        return ids if frame.scribbles is None else scribbles(ids, frame.scribbles, image_idx)
 
     def _inverse_depth(self, index: int, depth: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
         frame = self.frames[index]

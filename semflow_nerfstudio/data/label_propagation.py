@@ -48,6 +48,11 @@ class CarriedLabels:
         return cls(np.full((height, width), IGNORE_LABEL, np.uint8), np.zeros((height, width), np.float16))
 
 
+def is_sparse(labels: UInt8[np.ndarray, "H W"]) -> bool:
+    """Whether most pixels of a labelled frame have no label."""
+    return float((labels != IGNORE_LABEL).mean()) < SPARSE_SHARE
+
+
 def labels_are_partial(labels: Sequence[UInt8[np.ndarray, "H W"] | None]) -> bool:
     """Whether some frames have labels, and frames or most pixels of frames have none."""
     shares = [0.0 if frame is None else float((frame != IGNORE_LABEL).mean()) for frame in labels]
@@ -68,12 +73,12 @@ def carry_labels(
         previous_frame: Likewise for backward flow.
         flow: Reads flow.
     """
-    shape = next(frame.shape for frame in labels if frame is not None)
+    height, width = next(frame for frame in labels if frame is not None).shape
     count = len(labels)
     ways = []
     for forward, target in ((True, next_frame), (False, previous_frame)):
         order = range(count - 1, -1, -1) if forward else range(count)
-        ways.append(_chains(labels, target, order, flow, forward, shape))
+        ways.append(_chains(labels, target, order, flow, forward, (height, width)))
     return [_vote(ways[0][k], ways[1][k]) for k in range(count)]
 
 
@@ -93,7 +98,7 @@ def _chains(
     """
     height, width = shape
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
-    dense = np.array([own is not None and bool((own != IGNORE_LABEL).mean() >= SPARSE_SHARE) for own in labels])
+    dense = np.array([own is not None and not is_sparse(own) for own in labels])
     uses = Counter(int(frame) for frame in target)
     states: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     found: dict[int, tuple[np.ndarray, np.ndarray]] = {}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from semflow_nerfstudio.cameras import FrameCameras
 from semflow_nerfstudio.data.dataset import SemFlowDataset
-from semflow_nerfstudio.data.label_propagation import Flow, carry_labels, labels_are_partial
+from semflow_nerfstudio.data.label_propagation import Flow, carry_labels, is_sparse, labels_are_partial
 from semflow_nerfstudio.data.modalities import read_flow
 from semflow_nerfstudio.data.scene_assembly import frame_cameras
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
@@ -50,7 +50,7 @@ def _labels(dataset: SemFlowDataset, frame: int) -> np.ndarray | None:
     """Labels that may be used, at the size of training."""
     if dataset.frames[frame].labels is None:
         return None
-    return dataset.get_metadata({"image_idx": frame})["labels"][..., 0].numpy()
+    return dataset.label_image(frame)
 
 
 def _carry(dataset: SemFlowDataset, scene: int, labels: list[np.ndarray | None]) -> None:
@@ -63,8 +63,7 @@ def _carry(dataset: SemFlowDataset, scene: int, labels: list[np.ndarray | None])
         path = files.flow_forward if forward else files.flow_backward
         return None if path is None else read_flow(path, *dataset.size(first + frame))
 
-    offset = [np.where(frames < 0, -1, frames - first) for frames in (record.next_frame, record.previous_frame)]
-    carried = carry_labels(labels, offset[0], offset[1], flow)
+    carried = carry_labels(labels, record.next_frame, record.previous_frame, flow)
     dataset.carried |= {first + k: frame for k, frame in enumerate(carried)}
     missing = sum(
         frame.labels.size if own is None else int((own == IGNORE_LABEL).sum())
@@ -99,6 +98,7 @@ def _sources(dataset: SemFlowDataset, first: int, labels: list[np.ndarray | None
             None if cameras.distortion is None else cameras.distortion[kept],
         ),
         times=dataset.cameras.times[first + kept, 0],
+        wanted=torch.tensor([own is None or is_sparse(own) for own in labels]),
         moving=None if motion is None else motion != 0,
         inverse_depth=inverse_depth,
     )

@@ -51,7 +51,7 @@ class LabelCarrying:
     def _own(self, frame: int) -> np.ndarray | None:
         if self.dataset.frames[frame].labels is None:
             return None
-        return self.dataset.get_metadata({"image_idx": frame})["labels"][..., 0].numpy()
+        return self.dataset.label_image(frame)
 
     def _complete(self) -> list[np.ndarray]:
         """Every frame's own labels and what the flow brings; holes get the nearest pixel's. Frames that nothing reaches
@@ -64,8 +64,7 @@ class LabelCarrying:
             path = files.flow_forward if forward else files.flow_backward
             return None if path is None else read_flow(path, *self.dataset.size(first + frame))
 
-        ahead, behind = (np.where(f < 0, -1, f - first) for f in (record.next_frame, record.previous_frame))
-        carried: list[CarriedLabels] = carry_labels(self.labels, ahead, behind, flow)
+        carried: list[CarriedLabels] = carry_labels(self.labels, record.next_frame, record.previous_frame, flow)
         merged = [
             frame.labels if own is None else np.where(own != IGNORE_LABEL, own, frame.labels)
             for own, frame in zip(self.labels, carried, strict=True)

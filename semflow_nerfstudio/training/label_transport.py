@@ -57,6 +57,8 @@ class LabelSources:
     cameras: FrameCameras
     """Of the L frames, at the labels' size."""
     times: Float[Tensor, "L"]
+    wanted: Bool[Tensor, "N"]
+    """Frames of the scene whose unlabelled pixels want labels; in the others they were left out on purpose."""
     moving: Bool[Tensor, "L H W"] | None = None
     """Where something may move; None where that is not known."""
     inverse_depth: Float[Tensor, "L H W"] | None = None
@@ -68,6 +70,7 @@ class LabelSources:
             self.labels.to(device),
             self.cameras.to(device),
             self.times.to(device),
+            self.wanted.to(device),
             None if self.moving is None else self.moving.to(device),
             None if self.inverse_depth is None else self.inverse_depth.to(device),
         )
@@ -102,7 +105,8 @@ def with_transported_labels(
         return seen
     weight = torch.ones_like(seen.z_ratio) if seen.label_weight is None else seen.label_weight
     weight = torch.where(seen.labels == IGNORE_LABEL, 0.0, weight)
-    rows = (seen.moving[flow.rays] & (weight[flow.rays] < 1)).nonzero()[:, 0]
+    open_rays = seen.moving & (weight < 1) & sources.wanted[seen.frame]
+    rows = open_rays[flow.rays].nonzero()[:, 0]
     share = flow.weights.detach()[rows]
     points = composite(share / share.sum(-1, keepdim=True).clamp(min=1e-6), flow.points.detach()[rows])
     solid = share.sum(-1) > MIN_ACCUMULATION
@@ -147,11 +151,11 @@ def transport_labels(
     labelled = source_index.unique()
     answers = []
     for side in (-1, 1):
-        slot = torch.searchsorted(labelled, here, right=side < 0) - (1 if side < 0 else 0)
+        slot = torch.searchsorted(labelled, here, right=side > 0) - (1 if side < 0 else 0)
         exists = (slot >= 0) & (slot < len(labelled))
         there = torch.where(exists, labelled[slot.clamp(0, len(labelled) - 1)], here)
         distance = (there - here).abs()
-        exists &= (distance > 0) & (distance <= config.reach)
+        exists &= distance <= config.reach
         there = torch.where(exists, there, here)
         moved = chain(velocity, timeline, points, here, there)
         back = chain(velocity, timeline, moved, there, here)

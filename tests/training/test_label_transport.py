@@ -35,7 +35,7 @@ def sources(*frames: int, label: int = 2) -> LabelSources:
     cameras = arc_cameras(1)
     pose = cameras.camera_to_worlds.expand(len(frames), 3, 4)
     cameras = type(cameras)(pose, cameras.intrinsics.repeat(len(frames), 1), WIDTH, HEIGHT)
-    return LabelSources(labels, cameras, TIMES[list(frames)])
+    return LabelSources(labels, cameras, TIMES[list(frames)], torch.ones(len(TIMES), dtype=torch.bool))
 
 
 def test_chain_goes_frame_by_frame_both_ways() -> None:
@@ -65,6 +65,13 @@ def test_two_sides_agree_or_cancel() -> None:
     labels, sure = transport_labels(steady, timeline, sources(0, 3), points, time, CONFIG)
     assert labels.tolist() == [2, 0]  # the nearer frame, one step away, says 0
     assert sure.tolist() == pytest.approx([1 - 0.1 * 0.19, 0.9 - 0.81], abs=1e-4)
+
+
+def test_other_frames_answer_where_the_own_one_is_labelled_too() -> None:
+    """With scribbles every frame has labels: the nearest others are asked."""
+    point = torch.tensor([[0.3, 0.0, 0.0]])
+    labels, sure = transport_labels(steady, Timeline(TIMES), sources(0, 1, 2, 3), point, torch.tensor([0.2]), CONFIG)
+    assert labels.item() == 2 and sure.item() == pytest.approx(1 - 0.1 * 0.1, abs=1e-4)
 
 
 def test_out_of_reach_out_of_view_and_unlabelled() -> None:
@@ -126,3 +133,6 @@ def test_only_unlabelled_moving_rays_learn_from_others() -> None:
     sure = 0.5 * (1 - 0.1 * 0.19)
     assert found.label_weight.tolist() == pytest.approx([sure, 1.0, 0.0, 0.99, sure, 0.0], abs=1e-3)
     assert with_transported_labels(scene, out, seen, wide, reach, 0.0) is seen
+    wide.wanted[1] = False
+    left = with_transported_labels(scene, out, seen, wide, reach, 0.5)
+    assert left.labels is not None and left.labels.equal(seen.labels), "ignored pixels of labelled frames stay ignored"
