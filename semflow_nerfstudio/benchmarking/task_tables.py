@@ -42,14 +42,16 @@ def adaptation_table(records: Sequence[Record]) -> str:
     """Scores after every number of steps with labels, beside those of training from scratch."""
     lines = _head(["scene", "steps with labels", "start", "seeds"])
     for scene in _scenes(records):
+        # In zero-shot no label is read, not even to copy it.
+        copies = (_scores(records, scene, f"adaptation-{steps}", "all", "copy") for steps in ADAPTATION_STEPS)
+        copied = next(filter(None, copies), None)
+        if copied:
+            lines.append(_line([scene, "-", "labels of the frame of the same time, as they are"], copied))
         for steps in ADAPTATION_STEPS:
             for ending, title in (("", "shared networks of two other scenes"), ("-scratch", "untrained")):
                 scores = _scores(records, scene, f"adaptation-{steps}{ending}", "all", "model")
                 if scores:
                     lines.append(_line([scene, str(steps), title], scores))
-            copied = _scores(records, scene, f"adaptation-{steps}", "all", "copy")
-            if copied and steps == ADAPTATION_STEPS[0]:
-                lines.append(_line([scene, "-", "labels of the frame of the same time, as they are"], copied))
     return "\n".join(lines)
 
 

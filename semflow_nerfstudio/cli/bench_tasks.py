@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -34,7 +35,7 @@ class Tasks:
     """Score this many held-out views, evenly spread, instead of all."""
     size: str = "240x135"
     """Image size of the built-in scenes."""
-    list: bool = False
+    only_list: Annotated[bool, tyro.conf.arg(name="list")] = False
     """Say what there is to measure and what is measured already, and stop."""
     any_commit: bool = False
     """Also take results of other commits of the package for measured."""
@@ -68,7 +69,7 @@ class Tasks:
             for row in rows
         ]
         left = [plan for plan in plans if records.find(plan.key, self.any_commit) is None]
-        if self.list:
+        if self.only_list:
             for plan in plans:
                 print(f"{plan.title}: {'to do' if plan in left else 'measured'}")
             return

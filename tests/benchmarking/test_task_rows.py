@@ -63,9 +63,9 @@ def test_tables_hold_means_over_seeds_beside_baselines() -> None:
         record("completion-25", "completion-25", 1, model=0.9, flow_2d=0.7),
         record("full", "completion-25", 0, model=0.95),
         record("full", "tracking-25", 0, model=0.94),
-        record("adaptation-100", "all", 0, model=0.6),
+        record("adaptation-100", "all", 0, model=0.6, copy=0.2),
         record("adaptation-100-scratch", "all", 0, model=0.4),
-        record("adaptation-0", "all", 0, model=0.3, copy=0.2),
+        record("adaptation-0", "all", 0, model=0.3),
     ]
     lines = few_labels_table(records).splitlines()[2:]
     assert [line.split(" | ")[1:5] for line in lines] == [
@@ -75,7 +75,7 @@ def test_tables_hold_means_over_seeds_beside_baselines() -> None:
     ]
     assert all(line.count("|") == lines[0].count("|") for line in lines) and "| - |" in lines[0]
     adapted = adaptation_table(records).splitlines()[2:]
-    assert [line.split(" | ")[1] for line in adapted] == ["0", "-", "100", "100"]
+    assert [line.split(" | ")[1] for line in adapted] == ["-", "0", "100", "100"]
     assert "0.600" in adapted[2] and "0.400" in adapted[3]
 
 
