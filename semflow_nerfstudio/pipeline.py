@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -59,7 +60,10 @@ class SemanticFlowPipeline(VanillaPipeline):
         # Adam's moments of table entries that are no longer seen decay into denormal numbers, which make a CPU several
         # times slower from some 800 steps on. Threads inherit the setting, so it comes before any are started.
         torch.set_flush_denormal(True)
-        adapted = read_shared(config.model.adapt_from) if test_mode == "val" and is_adaptation(config) else None
+        adapting = adaptation(config)
+        adapted = None
+        if adapting is not None and adapting.adapt_from is not None and test_mode == "val":
+            adapted = read_shared(adapting.adapt_from)
         super().__init__(for_adaptation(config, test_mode, adapted), device, test_mode, *args, **kwargs)
         if adapted is not None:
             self.adapt(adapted)
@@ -75,6 +79,24 @@ class SemanticFlowPipeline(VanillaPipeline):
         adapt_shared(model.shared, source, model.class_names)
         named = [name for table in data.classes if table is not None for name in table.names]
         say(describe(source, model.class_names, named if data.has("labels") else None))
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """The model's and the datamanager's.
+
+        Raises:
+            ValueError: an adaptation with labels ends before it comes to them.
+        """
+        trainer, adapting = training_callback_attributes.trainer, adaptation(self.config)
+        if trainer is not None and adapting is not None and adapting.adapt_label_steps != 0:
+            last = trainer._start_step + trainer.config.max_num_iterations
+            if last <= adapting.adapt_field_steps:
+                raise ValueError(
+                    f"the training ends after {last} steps, but the first {adapting.adapt_field_steps} are without "
+                    "labels: raise --max-num-iterations or lower --pipeline.model.adapt-field-steps"
+                )
+        return super().get_training_callbacks(training_callback_attributes)
 
     def get_average_image_metrics(
         self,
@@ -178,9 +200,10 @@ def class_table(classes: Classes, source: Path | None) -> ClassTable:
     return ClassTable(classes.names, classes.colors.numpy(), classes.foreground.numpy(), source=source)
 
 
-def is_adaptation(config: SemanticFlowPipelineConfig) -> bool:
-    """Whether a configuration takes the shared networks of another run."""
-    return isinstance(config.model, SemanticFlowModelConfig) and config.model.adapt_from is not None
+def adaptation(config: VanillaPipelineConfig) -> SemanticFlowModelConfig | None:
+    """The model's part of a configuration that takes the shared networks of another run; None of others."""
+    model = config.model
+    return model if isinstance(model, SemanticFlowModelConfig) and model.adapt_from is not None else None
 
 
 def for_adaptation(
@@ -190,12 +213,12 @@ def for_adaptation(
 
     Without a step of labels none is ever read in training; later those of the evaluation's views are, to score them.
     """
-    model, data = config.model, config.datamanager
-    if not (isinstance(model, SemanticFlowModelConfig) and isinstance(data, SemFlowDataManagerConfig)):
+    adapting, data = adaptation(config), config.datamanager
+    if adapting is None or not isinstance(data, SemFlowDataManagerConfig):
         return config
     if source is not None:
         data = replace(data, known_classes=class_table(source.classes, source.path))
-    if is_adaptation(config) and model.adapt_label_steps == 0:
+    if adapting.adapt_label_steps == 0:
         data = replace(data, hidden_labels="all" if test_mode == "val" else "training")
     return replace(config, datamanager=data)
 

@@ -168,7 +168,7 @@ def copy_of_same_time(run: Run, dataset: Any, index: int, batch: dict[str, Tenso
     if train.cameras.times is None or dataset.cameras.times is None:
         return {}
     gap = (train.cameras.times[:, 0] - dataset.cameras.times[index, 0]).abs()
-    gap[[frame.scene != dataset.frames[index].scene for frame in train.frames]] = torch.inf
+    gap[torch.tensor([frame.scene != dataset.frames[index].scene for frame in train.frames])] = torch.inf
     nearest = train.get_data(int(gap.argmin()))
     image, truth = nearest["image"][..., :3], batch["image"][..., :3]
     if image.shape != truth.shape:

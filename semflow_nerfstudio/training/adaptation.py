@@ -17,6 +17,8 @@ from semflow_nerfstudio.shared import SharedNetworks
 
 MODEL, SHARED, CLASSES, SCENES = "_model.", "_model.shared.", "_model.classes.table", "_model.scenes."
 """Keys of a pipeline's checkpoint."""
+CLASS_LAYERS = ("flow_network.", "static_network.")
+"""Parts of the shared networks whose last layers have a row for each class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,17 +148,20 @@ def adapt_shared(shared: SharedNetworks, source: TrainedShared, names: Sequence[
         raise ValueError(
             f"{source.path} has other shared networks ({differing[0]}): use its --pipeline.model.shared options"
         )
-    counts = (len(names), len(source.classes.names))
+    known = len(source.classes.names)
     for name, target in own.items():
         given = source.state[name].to(target)
-        per_class = name.startswith(("flow_network.", "static_network.")) and (len(target), len(given)) == counts
-        if target.shape != given.shape and not (per_class and target.shape[1:] == given.shape[1:]):
+        if target.shape == given.shape:
+            target.copy_(given)
+            continue
+        rows = (target.shape[:1], given.shape[:1]) == ((len(names),), (known,))
+        if not (name.startswith(CLASS_LAYERS) and rows and target.shape[1:] == given.shape[1:]):
             raise ValueError(
                 f"{source.path} has shared networks of another size ({name}: {tuple(given.shape)} there, "
                 f"{tuple(target.shape)} here): use its --pipeline.model.shared options"
             )
-        target[len(given) :] = given.min() if target.ndim == 1 else 0
-        target[: len(given)] = given
+        target[:known] = given
+        target[known:] = given.min() if target.ndim == 1 else 0
 
 
 def describe(source: TrainedShared, names: Sequence[str], scene_classes: Sequence[str] | None) -> str:

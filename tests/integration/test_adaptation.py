@@ -158,11 +158,13 @@ def test_zero_shot_reads_no_label(
     assert torch.equal(render(gone)["semantics"], render(run)["semantics"])
 
 
-def test_networks_of_another_size_are_refused(scene: Path, run_of_two: TrainedRun, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(scene: Path, run_of_two: TrainedRun, tmp_path: Path) -> None:
     shared = tiny_model().shared
     shared.hidden_dim += 1
     with pytest.raises(ValueError, match=r"has shared networks of another size .*--pipeline\.model\.shared") as error:
         set_up(adapt(scene, tmp_path, run_of_two, shared=shared))
     assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="ends after 2 steps, but the first 2 are without labels: raise"):
+        set_up(adapt(scene, tmp_path, run_of_two, steps=2))
     with pytest.raises(ValueError, match="is no checkpoint and holds none"):
         set_up(adapt(scene, tmp_path, run_of_two, adapt_from=tmp_path / "nowhere"))
