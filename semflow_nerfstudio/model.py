@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,11 +19,16 @@ from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.viewer.viewer_elements import ViewerDropdown
 from torch import Tensor, nn
 
+from semflow_nerfstudio.compat import computes_in_bfloat16
+from semflow_nerfstudio.editing.editable import Editable
 from semflow_nerfstudio.evaluation.scene_evaluation import SceneEvaluation
+from semflow_nerfstudio.flow.feature_maps import FeatureCache, Maps
 from semflow_nerfstudio.renderer import RenderConfig, render_rays, seen_motion, seen_points
-from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig, proposal_losses
+from semflow_nerfstudio.sampling.choice import SamplerName, Sampling, make_sampler
+from semflow_nerfstudio.sampling.occupancy import OccupancySamplingConfig
+from semflow_nerfstudio.sampling.proposal import ProposalSamplingConfig, proposal_losses
 from semflow_nerfstudio.scene import Scene, SceneConfig
-from semflow_nerfstudio.scene_frames import SceneFrames
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL, SceneFrames
 from semflow_nerfstudio.scene_outputs import SceneOutputs, join_dicts
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
 from semflow_nerfstudio.training.adaptation import Classes, ClassRecord
@@ -31,15 +36,12 @@ from semflow_nerfstudio.training.label_transport import DEFAULT_TRANSPORT, Label
 from semflow_nerfstudio.training.losses import color_loss, surface_loss
 from semflow_nerfstudio.training.objective import (
     LossWeights,
-    Observed,
-    as_color,
     dynamic_losses,
-    given_distance,
-    observe,
     on_background,
     present_modalities,
     static_losses,
 )
+from semflow_nerfstudio.training.observed import Observed, as_color, given_distance, observe
 from semflow_nerfstudio.visuals.outputs import camera_outputs
 
 
@@ -56,7 +58,11 @@ class SemanticFlowModelConfig(ModelConfig):
     render: RenderConfig = field(default_factory=RenderConfig)
     """How rays are rendered."""
     sampling: ProposalSamplingConfig = field(default_factory=ProposalSamplingConfig)
-    """Proposal sampling."""
+    """Proposal sampling; its `samples` are those of either sampler."""
+    sampler: SamplerName = "proposal"
+    """How samples are found: by proposal networks, or by an occupancy grid, both aware of time."""
+    occupancy: OccupancySamplingConfig = field(default_factory=OccupancySamplingConfig)
+    """Occupancy-grid sampling."""
     losses: LossWeights = field(default_factory=LossWeights)
     """Weights of the losses."""
     time: bool = True
@@ -69,8 +75,12 @@ class SemanticFlowModelConfig(ModelConfig):
     """How labels are carried along trajectories where they are few."""
     advected_rays: int = 256
     """Moving rays in a step's passes of the dynamic field alone."""
+    dynamic_field_shows: Literal["movers", "everything"] = "movers"
+    """What the dynamic field alone has to look like: the moving pixels, or the whole image (the paper)."""
     encoder_every: int = 2
     """Steps between updates of a trainable frame encoder; its feature maps are kept in between."""
+    encoder_frames: int = 12
+    """Frames encoded in such an update, those that the step's rays read most; shorter clips are encoded as a whole."""
     default_time: float | None = None
     """Time of rays that have none; None: the first frame's."""
     default_scene: str | None = None
@@ -90,11 +100,13 @@ class SemanticFlowModelConfig(ModelConfig):
     """Opacity of the classes' colours in the `semantics_overlay` output."""
     eval_num_rays_per_chunk: int = 8192
     """Rays rendered at once outside training."""
+    bfloat16: bool | None = None
+    """Whether networks compute in bfloat16 (what they give, and losses, are float32); None: on GPUs that have it."""
     enable_collider: bool = False
     """Near and far come from the scene, not from this switch."""
 
 
-class SemanticFlowModel(Model):
+class SemanticFlowModel(Editable, Model):
     """Semantic fields of one or several dynamic scenes."""
 
     config: SemanticFlowModelConfig
@@ -118,10 +130,17 @@ class SemanticFlowModel(Model):
         num_classes = len(classes.names)
         if num_classes and not (self.config.render.flow_features or self.config.scene.residual):
             raise ValueError("render.flow_features and scene.residual are both off: nothing is left to tell classes by")
-        self.scenes = nn.ModuleDict({name: Scene(f, self.config.scene, num_classes) for name, f in frames.items()})
-        self.shared = SharedNetworks(self.config.shared, num_classes) if num_classes else None
+        proposes = self.config.sampler == "proposal"
+        if not proposes and self.config.render.token_visibility:
+            raise ValueError("render.token_visibility asks the proposal fields, which sampler 'occupancy' has none of")
+        own = self.config.scene if proposes else replace(self.config.scene, proposals=())
+        self.scenes = nn.ModuleDict({name: Scene(f, own, num_classes) for name, f in frames.items()})
+        self.shared = self.make_shared(next(iter(frames.values())).features, num_classes) if num_classes else None
         self.samplers = nn.ModuleDict(
-            {name: ProposalSampling(self.scene(name), self.config.sampling) for name in self.scenes}
+            {
+                name: make_sampler(self.config.sampler, self.scene(name), self.config.sampling, self.config.occupancy)
+                for name in self.scenes
+            }
         )
         self.name_classes(classes)
         if adapting and self.config.adapt_freeze_shared and self.shared is not None:
@@ -136,7 +155,31 @@ class SemanticFlowModel(Model):
         self.carry_labels = LabelTransport(self.config.label_transport, self.kwargs["metadata"].get("label_sources"))
         self.train_psnr = torch.zeros(())
         self.step = 0
-        self._maps: dict[str, tuple[tuple[int, ...] | None, Tensor]] = {}
+        self._maps = {name: FeatureCache(self.config.encoder_frames) for name in frames}
+
+    def make_shared(self, features: Tensor | None, num_classes: int) -> SharedNetworks:
+        """The shared networks, for the frozen features (N, h, w, C) that frames have or for an encoder of their own."""
+        dim = None if features is None else features.shape[-1]
+        return SharedNetworks(self.config.shared, num_classes, dim)
+
+    def match_checkpoint(self, saved: dict[str, Tensor]) -> None:
+        """Build the frame encoder that a checkpoint was trained with, and complete what older ones lack.
+
+        Checkpoints of before there was calibration have a temperature of one. A frozen encoder whose weights were not
+        there in training gave way to the small trainable one; whether they are there now does not matter.
+        """
+        ending = "shared.static_network.layers.0.weight"
+        prefix = next((key.removesuffix(ending) for key in saved if key.endswith(ending)), None)
+        if self.shared is None or prefix is None:
+            return
+        saved.setdefault(f"{prefix}shared.calibration.inverse_temperature", torch.ones(()))
+        features = saved.get(f"{prefix}scenes.{next(iter(self.scenes))}.bank.features")
+        if (features is None) == (self.shared.encoder is not None):
+            return
+        for name in self.scenes:
+            bank = self.scene(name).bank
+            bank.features = None if features is None else features.new_zeros(len(bank.images), 1, 1, features.shape[-1])
+        self.shared = self.make_shared(features, len(self.class_names)).to(self.device)
 
     def scene(self, name: str) -> Scene:
         """A scene by name."""
@@ -213,7 +256,7 @@ class SemanticFlowModel(Model):
         """Bring everything that changes over training to a step."""
         self.step = step
         for sampler in self.samplers.values():
-            assert isinstance(sampler, ProposalSampling)
+            assert isinstance(sampler, Sampling)
             sampler.set_step(step)
 
     def update_to_step(self, step: int) -> None:
@@ -222,7 +265,7 @@ class SemanticFlowModel(Model):
 
     @property
     def static_stage(self) -> bool:
-        """Whether only static fields are rendered: at the start of training, or where nothing may move."""
+        """Whether only the static field is rendered: at the start of training, or where nothing may move."""
         return not self.config.time or (self.training and self.step < self.config.static_steps)
 
     @property
@@ -235,6 +278,18 @@ class SemanticFlowModel(Model):
         return count >= 0 and (config.adapt_label_steps is None or count < config.adapt_label_steps)
 
     # ------------------------------------------------------------------ the way of a ray
+
+    def forward(self, ray_bundle: RayBundle, batch: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Render rays; with a training batch, its `losses` and the rays' `rgb` without gradient and nothing else.
+
+        Everything that has parameters runs in here, and no other output has a gradient: what several processes need.
+        """
+        enabled = computes_in_bfloat16(self.device) if self.config.bfloat16 is None else self.config.bfloat16
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+            outputs = super().forward(ray_bundle)
+            if batch is None:
+                return outputs
+            return {"rgb": outputs["rgb"].detach(), "losses": self.get_loss_dict(outputs, batch)}
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Render rays. In training the outputs hold one `SceneOutputs` for each scene in the batch."""
@@ -250,8 +305,8 @@ class SemanticFlowModel(Model):
     def render_scene(self, name: str, rows: Int[Tensor, "R"] | None, rays: RayBundle) -> SceneOutputs:
         """Rays of one scene -> samples -> rendered."""
         scene, sampler = self.scene(name), self.samplers[name]
-        times = self.ray_times(rays, scene)
-        samples, proposed = sampler(rays, times, scene)
+        times, edits = self.ray_times(rays, scene), self.edits(name)
+        samples, proposed = sampler(rays, times, scene) if edits is None else edits.sample(rays, times, sampler)
         semantic = not self.training or self.labels_in_use
         moving = self.known_moving(rays) if "motion_mask" in self.modalities[name] else None
         rendered = render_rays(
@@ -259,7 +314,7 @@ class SemanticFlowModel(Model):
             self.shared if semantic else None,
             samples,
             self.config.render,
-            maps=self.feature_maps(name) if semantic else None,
+            maps=self.feature_maps(name, times) if semantic else None,
             static_only=self.static_stage,
             mover_rays=self.mover_rays(moving),
             moving=moving,
@@ -271,7 +326,10 @@ class SemanticFlowModel(Model):
         """What a rendered batch shows, one row a ray; `camera_outputs` makes pictures of it."""
         out = part.rendered
         renderer = self.renderer_rgb
-        background = renderer.get_background_color(renderer.background_color, out.rgb.shape, out.rgb.device)
+        edits, color = self.edits(part.name), renderer.background_color
+        if edits is not None and edits.background is not None:
+            color = torch.tensor(edits.background)
+        background = renderer.get_background_color(color, out.rgb.shape, out.rgb.device)
         outputs = {
             "rgb": out.rgb + (1 - out.accumulation[:, None]) * background,
             "accumulation": out.accumulation[:, None],
@@ -280,8 +338,8 @@ class SemanticFlowModel(Model):
             "dynamic_rgb": out.dynamic_share_rgb + (1 - out.dynamicness[:, None]) * background,
             "dynamicness": out.dynamicness[:, None],
         }
-        if out.logits is not None:
-            outputs["logits"] = out.logits
+        if out.logits is not None and self.shared is not None:
+            outputs["logits"] = self.shared.calibration(out.logits)
         outputs["here"] = outputs["there"] = seen_points(out)
         if out.flow is not None:
             outputs["there"] = outputs["here"].index_add(0, out.flow.rays, seen_motion(out, 1))
@@ -296,10 +354,15 @@ class SemanticFlowModel(Model):
         return camera_outputs(
             super().get_outputs_for_camera(camera, obb_box),
             camera,
-            self.class_colors,
+            *self.shown_classes(),
             self.config.overlay_opacity,
             self.config.flow_color_scale,
+            self.edited,
         )
+
+    def ray_image(self, camera: Cameras) -> dict[str, Tensor]:
+        """What every ray of an image returned (`ray_outputs`), (H, W, C) each; lengths are in scene units."""
+        return super().get_outputs_for_camera(camera)
 
     # ------------------------------------------------------------------ pieces
 
@@ -335,24 +398,21 @@ class SemanticFlowModel(Model):
         order = moving + torch.rand(len(moving), device=moving.device)
         return order.topk(max(1, int(self.config.mover_ray_share * len(moving)))).indices
 
-    def feature_maps(self, name: str) -> Float[Tensor, "F h w C"] | None:
+    def feature_maps(self, name: str, times: Float[Tensor, "R 1"]) -> Maps | None:
         """Feature maps of a scene's frames: fresh, with gradient, every few training steps, kept in between."""
-        if self.shared is None or not self.config.render.flow_features:
+        shared, bank, cache = self.shared, self.scene(name).bank, self._maps[name]
+        if shared is None or not self.config.render.flow_features:
             return None
+        encoder = shared.encoder
+        learned = encoder is not None and any(p.requires_grad for p in encoder.parameters())
+        if encoder is None and len(bank.images) > cache.most:
+            return bank.features  # of a long clip: in half precision, as they are kept
+        if learned and self.training and self.step % self.config.encoder_every == 0:
+            radius = self.config.render.window // 2
+            return cache.update(shared.encode, bank, times, radius, shared.pooled_frames(bank))
         # Fused optimizers do not raise the parameters' own versions.
-        version = (self.step, *(p._version for p in self.shared.encoder.parameters()))
-        learned = any(p.requires_grad for p in self.shared.encoder.parameters())
-        if self.training and learned and self.step % self.config.encoder_every == 0:
-            maps = self.shared.encode(self.scene(name).bank)
-            self._maps[name] = (None, maps.detach())
-            return maps
-        kept = self._maps.get(name)
-        if kept is not None and (self.training or kept[0] == version):
-            return kept[1]
-        with torch.no_grad():
-            maps = self.shared.encode(self.scene(name).bank)
-        self._maps[name] = (version, maps)
-        return maps
+        version = () if encoder is None else (self.step, *(p._version for p in encoder.parameters()))
+        return cache.kept(shared.encode, bank, None if self.training else version)
 
     # ------------------------------------------------------------------ losses and metrics
 
@@ -370,15 +430,30 @@ class SemanticFlowModel(Model):
             seen = observe(
                 known, part.rows, part.rays.metadata["directions_norm"], self.first_frame[part.name], self.device
             )
+            share = 1.0 if part.rows is None else len(part.rows) / len(batch["indices"])
             if not self.config.time:
                 seen = replace(seen, motion=torch.zeros_like(seen.frame, dtype=torch.uint8))
-            share = 1.0 if part.rows is None else len(part.rows) / len(batch["indices"])
+            if self.shared is not None and part.rendered.logits is not None and seen.labels is not None:
+                labels = seen.labels
+                if self.static_stage and seen.motion is not None:  # it is taught what does not move alone
+                    labels = torch.where(seen.static, labels, IGNORE_LABEL)
+                if seen.label_weight is not None:
+                    labels = torch.where(seen.label_weight < 1, IGNORE_LABEL, labels)
+                self.shared.calibration.update(part.rendered.logits, labels)
             if self.static_stage:
                 losses = static_losses(scene, part.rendered, seen, w)
             else:
                 seen = self.carry_labels(scene, part.rendered, seen, self.step - self.config.static_steps)
-                direction, advected = 1 if self.step % 2 else -1, math.ceil(share * self.config.advected_rays)
-                losses = dynamic_losses(scene, part.rendered, seen, w, self.config.render, direction, advected)
+                losses = dynamic_losses(
+                    scene,
+                    part.rendered,
+                    seen,
+                    w,
+                    self.config.render,
+                    1 if self.step % 2 else -1,
+                    math.ceil(share * self.config.advected_rays),
+                    self.config.dynamic_field_shows == "everything",
+                )
             losses.update(self.sampling_losses(part, seen))
             for name, loss in losses.items():
                 total[name] = total.get(name, 0.0) + share * loss  # type: ignore[operator]

@@ -5,21 +5,28 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
+import torch.distributed as dist
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
+from nerfstudio.models.base_model import Model
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils import profiler
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.nn.parallel import DistributedDataParallel
 from torchvision.utils import save_image
 
+from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.datamanager import SemFlowDataManager, SemFlowDataManagerConfig
 from semflow_nerfstudio.data.dataset import SemFlowDataset
 from semflow_nerfstudio.data.labels import ClassTable
 from semflow_nerfstudio.data.parser_outputs import say
+from semflow_nerfstudio.editing.scene_state_file import load_scene_state
 from semflow_nerfstudio.model import SemanticFlowModel, SemanticFlowModelConfig
 from semflow_nerfstudio.selection import Selection, loaded_run_folder, read_selection
 from semflow_nerfstudio.training.adaptation import (
@@ -41,8 +48,10 @@ class SemanticFlowPipelineConfig(VanillaPipelineConfig):
 
 
 class SemanticFlowPipeline(VanillaPipeline):
-    """Evaluates with one summed confusion matrix, and leaves absent values out of means.
+    """Evaluates with one summed confusion matrix, leaves absent values out of means, and trains on several devices.
 
+    With several processes the model is wrapped so that gradients are averaged. Whatever has parameters, the losses
+    included, therefore runs inside the wrapped model's `forward`; the rest of nerfstudio sees the model itself.
     A pipeline that is loaded for rendering shows what `semflow select` chose for its run.
     """
 
@@ -54,7 +63,8 @@ class SemanticFlowPipeline(VanillaPipeline):
         config: SemanticFlowPipelineConfig,
         device: str,
         test_mode: Literal["test", "val", "inference"] = "val",
-        *args: Any,
+        world_size: int = 1,
+        local_rank: int = 0,
         **kwargs: Any,
     ) -> None:
         # Adam's moments of table entries that are no longer seen decay into denormal numbers, which make a CPU several
@@ -64,9 +74,16 @@ class SemanticFlowPipeline(VanillaPipeline):
         adapted = None
         if adapting is not None and adapting.adapt_from is not None and test_mode == "val":
             adapted = read_shared(adapting.adapt_from)
-        super().__init__(for_adaptation(config, test_mode, adapted), device, test_mode, *args, **kwargs)
+        # One process as far as nerfstudio is concerned: its own wrapper names a CUDA device even on the CPU.
+        super().__init__(for_adaptation(config, test_mode, adapted), device, test_mode, **kwargs)
         if adapted is not None:
             self.adapt(adapted)
+        self.world_size = self.datamanager.world_size = world_size
+        self.datamanager.local_rank = local_rank
+        if world_size > 1:
+            self._model = cast(Model, distribute(self._model))
+            if dist.get_rank() != 0:
+                _write_no_transforms(self.datamanager)
 
     def adapt(self, source: TrainedShared) -> None:
         """Take trained shared networks, and say what was taken.
@@ -98,6 +115,27 @@ class SemanticFlowPipeline(VanillaPipeline):
                 )
         return super().get_training_callbacks(training_callback_attributes)
 
+    @profiler.time_function
+    def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Rays, what the model makes of them, losses and metrics of a training step."""
+        rays, batch = self.datamanager.next_train(step)
+        outputs = self._model(rays, batch)
+        return outputs, outputs["losses"], self.model.get_metrics_dict(outputs, batch)
+
+    def get_eval_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """nerfstudio's, of scenes as they were learnt: what the viewer edits is not scored."""
+        with self._unedited():
+            return super().get_eval_loss_dict(step)
+
+    def get_eval_image_metrics_and_images(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """nerfstudio's, of scenes as they were learnt."""
+        with self._unedited():
+            return super().get_eval_image_metrics_and_images(step)
+
+    def _unedited(self) -> AbstractContextManager[None]:
+        assert isinstance(self.model, SemanticFlowModel)
+        return self.model.unedited()
+
     def get_average_image_metrics(
         self,
         data_loader: Any,
@@ -117,7 +155,8 @@ class SemanticFlowPipeline(VanillaPipeline):
             task = progress.add_task("", total=len(data_loader))
             for index, (camera, batch) in enumerate(data_loader):
                 start = time.perf_counter()
-                outputs = model.get_outputs_for_camera(camera=camera)
+                with model.unedited():
+                    outputs = model.get_outputs_for_camera(camera=camera)
                 speeds.append(float(camera.height * camera.width) / (time.perf_counter() - start))
                 _, pictures = model.get_image_metrics_and_images(outputs, batch, model.scene_of(camera))
                 if output_path is not None:
@@ -145,12 +184,15 @@ class SemanticFlowPipeline(VanillaPipeline):
 
         Its classes count, whatever the data's class table has become since.
         """
+        model = self.model
+        assert isinstance(model, SemanticFlowModel)
         loaded_state = {key.replace("module.", ""): value for key, value in loaded_state.items()}
         if CLASSES in loaded_state:
             self.take_classes(Classes.decode(loaded_state[CLASSES]))
-        else:
-            loaded_state[CLASSES] = self.state_dict()[CLASSES]  # written before class names were kept
-        own, saved = set(self.state_dict()), set(loaded_state)
+        model.match_checkpoint(loaded_state)
+        present = {key.replace("module.", ""): value for key, value in self.state_dict().items()}
+        loaded_state.setdefault(CLASSES, present[CLASSES])  # absent in runs from before class names were kept
+        own, saved = set(present), set(loaded_state)
         missing, unexpected = sorted(own - saved), sorted(saved - own)
         if missing or unexpected:
             raise RuntimeError(
@@ -174,7 +216,25 @@ class SemanticFlowPipeline(VanillaPipeline):
             self.model.show_scene(selection.scene)
             if isinstance(self.datamanager, SemFlowDataManager):
                 self.datamanager.show_scene(list(self.model.scenes).index(selection.scene))
+        if selection.scene_state is not None:
+            self.show_edits(selection.scene_state)
         self.selection = selection
+
+    def show_edits(self, file: Path) -> None:
+        """Show the edits of a file beside the run's config.yml.
+
+        Raises:
+            ValueError: naming the file, if it is no scene state or names what the run does not have.
+        """
+        from semflow_nerfstudio.editing.find_instances import show_state
+
+        assert isinstance(self.model, SemanticFlowModel)
+        try:
+            show_state(self.model, file.parent, load_scene_state(file))
+        except SceneDataError:
+            raise
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}; choose again with `semflow select`") from error
 
     def take_classes(self, classes: Classes) -> None:
         """Take over a checkpoint's classes; its weights are loaded next.
@@ -230,3 +290,19 @@ def deviations(images: list[dict[str, float]]) -> dict[str, float]:
         values = [image[name] for image in images if not math.isnan(image[name])]
         result[f"{name}_std"] = statistics.pstdev(values) if values else math.nan
     return result
+
+
+def distribute(model: Model) -> DistributedDataParallel:
+    """Wrap a model so that the gradients of its `forward` are averaged over processes, on any device.
+
+    Parameters without a gradient are looked for in every step: the first stage leaves the dynamic field out, and the
+    frame encoder and the proposal fields are not updated in all of them. Buffers are the frames, the same everywhere.
+    """
+    return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
+
+
+def _write_no_transforms(datamanager: Any) -> None:
+    """nerfstudio's trainer saves the dataparser's transform from every process; the first one's will do."""
+    outputs = getattr(datamanager, "train_dataparser_outputs", None)
+    if outputs is not None:
+        outputs.save_dataparser_transform = lambda path: None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from semflow_nerfstudio.fields.dynamic_field import DynamicField, DynamicFieldConfig, DynamicFieldOutputs
@@ -16,6 +16,7 @@ from semflow_nerfstudio.fields.static_field import FieldOutputs, GridConfig, Sta
 from semflow_nerfstudio.flow.frame_bank import FrameBank
 from semflow_nerfstudio.flow.semantic_network import SceneResidual
 from semflow_nerfstudio.flow.timeline import Timeline
+from semflow_nerfstudio.flow.visibility import transmittance
 from semflow_nerfstudio.rendering.samples import Samples
 from semflow_nerfstudio.scene_frames import SceneFrames
 
@@ -73,7 +74,7 @@ class Scene(nn.Module):
 
     def static(self, samples: Samples) -> FieldOutputs:
         """The static field at the samples."""
-        return self.static_field(self.space(samples.positions), samples.sample_directions)
+        return self.static_field(self.space(samples.sources), samples.sample_directions)
 
     def dynamic(
         self,
@@ -132,6 +133,16 @@ class Scene(nn.Module):
         """Density of a proposal field: what nerfstudio's proposal sampler asks for."""
         grid_times = self.timeline.grid_time(times)[:, None].expand(*positions.shape[:-1], 1)
         return self.proposal_fields[level](self.space(positions), grid_times)[..., None]
+
+    def seen_from_frames(
+        self, points: Float[Tensor, "P 3"], times: Float[Tensor, "P 1"], frame: Int[Tensor, "P"], samples: int
+    ) -> Float[Tensor, "P"]:
+        """How visible points are from the cameras of frames, by the last proposal density: what is solid there."""
+
+        def density(positions: Float[Tensor, "P n 3"], at: Float[Tensor, "P 1"]) -> Float[Tensor, "P n"]:
+            return self.proposal_density(-1, positions, at)[..., 0]
+
+        return transmittance(density, self.bank.camera_to_worlds[frame, :, 3], points, times, samples)
 
     def default_time(self) -> float:
         """Time that rays without one are rendered at: the first frame's."""

@@ -16,14 +16,17 @@ from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIn
 from nerfstudio.model_components.ray_generators import RayGenerator
 from torch import Tensor
 
+from semflow_nerfstudio.data.corruption import CorruptionConfig
 from semflow_nerfstudio.data.dataset import SemFlowDataset
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.frame_cache import FrameCache
+from semflow_nerfstudio.data.frame_features import FrameFeaturesConfig, frame_features
 from semflow_nerfstudio.data.frame_sampler import SemFlowPixelSampler, SemFlowPixelSamplerConfig
 from semflow_nerfstudio.data.label_sources import LabelPropagation, propagate_labels
 from semflow_nerfstudio.data.labels import ClassTable, extend_class_table
 from semflow_nerfstudio.data.parser_outputs import say
 from semflow_nerfstudio.data.scene_assembly import align_scenes, assemble_scene, complete_cameras
+from semflow_nerfstudio.scene_frames import SceneFrames
 
 
 @dataclass
@@ -50,10 +53,15 @@ class SemFlowDataManagerConfig(VanillaDataManagerConfig):
     those for evaluation as well."""
     known_classes: tyro.conf.Suppress[ClassTable | None] = None
     """Classes that come first in the data set's table, those of networks that are adapted to it."""
+    frame_features: FrameFeaturesConfig = field(default_factory=FrameFeaturesConfig)
+    """What the flows read in the frames: a small encoder trained along, or frozen features of a pretrained one."""
+    corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
+    """Deliberate damage to the training data, to measure how much the method minds."""
 
 
 class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
-    """Works with every dataparser; see `SemFlowDataset` for what batches hold.
+    """Works with every dataparser; see `SemFlowDataset` for what batches hold (but for
+    `disparity` and `depth` where there is `inverse_depth`, which is made of them).
 
     The training dataset's metadata, which nerfstudio hands to the model, gets `scene_frames` (name -> `SceneFrames`)
     where disparity was aligned, `alignment` (name -> `DisparityAlignment`), and for training with few labels
@@ -65,12 +73,28 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
     def __init__(self, config: SemFlowDataManagerConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(without_labels(config), *args, **kwargs)
         dataset = self.train_dataset
-        scenes = [assemble_scene(dataset, i, config.frame_width_cap) for i in range(len(dataset.scenes or ()))]
+        images = self.train_image_dataloader.all_images()
+        scenes = [assemble_scene(dataset, i, config.frame_width_cap, images) for i in range(len(dataset.scenes or ()))]
+        self.add_frame_features(scenes)
         dataset.metadata["scene_frames"] = {scene.name: scene for scene in scenes}
 
+    def add_frame_features(self, scenes: list[SceneFrames]) -> None:
+        """Give scenes the features of a frozen encoder: computed for training, empty where a checkpoint has them."""
+        config = self.config.frame_features
+        if config.encoder == "trainable" or not any("labels" in scene.has for scene in scenes):
+            return
+        for scene in scenes:
+            if self.test_mode == "val":
+                scene.features = frame_features(scene.images, config, self.device)
+            else:
+                scene.features = torch.zeros(len(scene.images), 1, 1, config.pca_dim, dtype=torch.float16)
+
     def create_train_dataset(self) -> SemFlowDataset:
-        """The training frames."""
-        return self._with_classes(super().create_train_dataset(), hidden=("training", "all"))
+        """The training frames, damaged where that is asked for."""
+        dataset = self._with_classes(super().create_train_dataset(), hidden=("training", "all"))
+        if not self.config.corruption.nothing:
+            dataset.corrupt(self.config.corruption)
+        return dataset
 
     def create_eval_dataset(self) -> SemFlowDataset:
         """The evaluation dataset. It is made last: times need the cameras of all splits."""
@@ -146,13 +170,18 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
     def _finish_batch(self, batch: dict[str, Any], dataset: SemFlowDataset) -> dict[str, Any]:
         frames = batch["indices"][:, 0].cpu()
         batch["image_size"] = torch.cat([dataset.cameras.width[frames], dataset.cameras.height[frames]], dim=-1).float()
-        batch = {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        batch = {
+            key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
+            for key, value in batch.items()
+        }
         if batch["image"].dtype == torch.uint8:
             batch["image"] = batch["image"].float() / 255.0
         return batch
 
     def _cache(self, dataset: SemFlowDataset, num_frames: int, num_repeats: int) -> FrameCache:
-        return FrameCache(dataset, num_frames, num_repeats, self.device, self.exclude_batch_keys_from_device)
+        # What inverse depth was made of is four bytes a pixel and frame that no loss reads.
+        unused = ("disparity", "depth") if dataset.alignments or dataset.has("depth") else ()
+        return FrameCache(dataset, num_frames, num_repeats, self.device, self.exclude_batch_keys_from_device, unused)
 
     def _get_pixel_sampler(self, dataset: SemFlowDataset, num_rays_per_batch: int) -> PixelSampler:
         if self.config.patch_size > 1 and type(self.config.pixel_sampler) is SemFlowPixelSamplerConfig:

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs, Semantics
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
 from semflow_nerfstudio.data.checks import SceneDataError, same_shape
+from semflow_nerfstudio.data.corruption import CorruptionConfig, dis_flow
 from semflow_nerfstudio.data.disparity_alignment import DisparityAlignment, FrameObservation, sharpen_edges
 from semflow_nerfstudio.data.label_propagation import CarriedLabels
 from semflow_nerfstudio.data.labels import ClassTable, merge_class_tables
@@ -26,6 +27,7 @@ from semflow_nerfstudio.data.modalities import (
     read_image_size,
     read_labels,
     read_mask,
+    resize_flow,
 )
 from semflow_nerfstudio.data.records import FrameRecord, SceneRecord
 from semflow_nerfstudio.data.resize import resize_nearest
@@ -83,9 +85,8 @@ class SemFlowDataset(InputDataset):
         """By scene: what maps its frames' disparity to inverse depth. Set by the datamanager."""
         self.carried: dict[int, CarriedLabels] = {}
         """By frame: labels that the flow brings from other frames. Set by the datamanager."""
-        self._has = {
-            name for name in FrameRecord.__dataclass_fields__ if any(getattr(f, name) is not None for f in self.frames)
-        }
+        self.corruption = CorruptionConfig()
+        self._has = self._present()
         if scale_factor != 1.0:
             self._rescale_exactly(dataparser_outputs)
         self._check_sizes()
@@ -187,11 +188,8 @@ class SemFlowDataset(InputDataset):
             result["carried_labels"], result["carried_confidence"] = carried.labels, carried.confidence
         for name in ("flow_forward", "flow_backward"):
             if self.has(name):
-                path: Path | None = getattr(frame, name)
-                if path is None:
-                    flow, valid = np.zeros((height, width, 2)), np.zeros((height, width), bool)
-                else:
-                    flow, valid = read_flow(path, *size)
+                known = self._read_flow(index, name)
+                flow, valid = known or (np.zeros((height, width, 2)), np.zeros((height, width), bool))
                 result[name], result[f"{name}_mask"] = flow.astype(np.float16), valid
         if self.has("motion_mask"):
             missing = np.full((height, width), UNKNOWN_MOTION, np.uint8)
@@ -222,7 +220,7 @@ class SemFlowDataset(InputDataset):
         if frame.labels is None or classes is None:
             return np.full((height, width), IGNORE_LABEL, np.uint8)
         ids, lookup = read_labels(frame.labels, classes, width, height), self._label_ids[frame.scene]
-        ids = ids if lookup is None else lookup[ids]
+        ids = self.corruption.labels(image_idx, ids if lookup is None else lookup[ids])
         return ids if frame.scribbles is None else scribbles(ids, frame.scribbles, image_idx)
 
     def _inverse_depth(self, index: int, depth: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
@@ -239,13 +237,52 @@ class SemFlowDataset(InputDataset):
         result = FrameObservation(disparity=None)
         if frame.disparity is not None:
             result.disparity = read_sharp_disparity(frame.disparity, *size)
-        if frame.flow_forward is not None:
-            result.flow_forward, result.flow_forward_mask = read_flow(frame.flow_forward, *size)
-        if frame.flow_backward is not None:
-            result.flow_backward, result.flow_backward_mask = read_flow(frame.flow_backward, *size)
+        result.flow_forward, result.flow_forward_mask = self._read_flow(image_idx, "flow_forward") or (None, None)
+        result.flow_backward, result.flow_backward_mask = self._read_flow(image_idx, "flow_backward") or (None, None)
         if frame.motion_mask is not None:
             result.motion_mask = read_mask(frame.motion_mask, *size)
         return result
+
+    def _read_flow(
+        self, index: int, name: Literal["flow_forward", "flow_backward"]
+    ) -> tuple[Float[np.ndarray, "H W 2"], Bool[np.ndarray, "H W"]] | None:
+        """A frame's flow at its own size, damaged where that is asked for; None where there is no file."""
+        path: Path | None = getattr(self.frames[index], name)
+        if path is None:
+            return None
+        forward = name == "flow_forward"
+        if self.corruption.flow_source == "given":
+            flow, valid = read_flow(path, *self.size(index))
+        else:
+            target = self._neighbour(index, forward)
+            if target is None:
+                return None
+            files = [Path(self.image_filenames[k]) for k in (index, target)]
+            images = [read_image(file, *read_image_size(file))[..., :3] for file in files]
+            flow, valid = resize_flow(*dis_flow(*images), *self.size(index))
+        return self.corruption.flow(index, forward, flow, valid)
+
+    def _neighbour(self, index: int, forward: bool) -> int | None:
+        """Index of the frame that a frame's flow leads to; None where that is not in this data set."""
+        scene = None if self.scenes is None else self.scenes[self.frames[index].scene]
+        if scene is None:
+            return None
+        first = scene.frame_range[0]
+        local = int((scene.next_frame if forward else scene.previous_frame)[index - first])
+        return None if local < 0 else first + local
+
+    def corrupt(self, corruption: CorruptionConfig) -> None:
+        """Damage the data from now on, to measure how much a method minds; see `CorruptionConfig`."""
+        corruption.check()
+        self.corruption = corruption
+        self.frames = [corruption.keep(frame) for frame in self.frames]
+        self._has = self._present()
+
+    def _present(self) -> set[str]:
+        """Modalities that at least one frame has."""
+        return {
+            name for name in FrameRecord.__dataclass_fields__ if any(getattr(f, name) is not None for f in self.frames)
+        }
 
     def frame_range(self, scene: int) -> tuple[int, int]:
         """First and one past the last index of a scene's frames."""

@@ -44,7 +44,8 @@ class DynamicSceneDataParserConfig(DataParserConfig):
     completion-50, completion-25, tracking-75, tracking-50, tracking-25, scribbles-1 (1 % of every frame's pixels)."""
     eval_protocol: EvalProtocol = "all-views"
     """Evaluate on: all-views (every camera at every time minus the training images; with partial labels only the times
-    without labels), dynnerf (the first camera at all times), train-holdout (training frames held out at an interval).
+    without labels), dynnerf (the first camera at all times), train-holdout (training frames held out at an interval),
+    label-holdout (the training frames whose labels are withheld; their colours are trained on).
     A scene without multiview_GT/ is always evaluated on held-out training frames."""
     holdout_interval: int = 6
     """Of this many consecutive training frames, train-holdout keeps the middle one for evaluation."""
@@ -156,7 +157,7 @@ class DynamicSceneDataParser(DataParser):
         training, _ = self._split(scene)
         flows = sum((view.time > 0) + (view.time < len(scene.images) - 1) for view in training)
         report_modalities(str(self.config.data), [view.record for view in training], flows)
-        if not scene.test_views and self.config.eval_protocol != "train-holdout":
+        if not scene.test_views and self.config.eval_protocol not in ("train-holdout", "label-holdout"):
             kept = "frames that are held out" if len(training) < len(scene.images) else "the training frames themselves"
             say(f"{self.config.data} has no multiview_GT/: evaluation uses {kept}.")
 
@@ -175,7 +176,14 @@ class DynamicSceneDataParser(DataParser):
         ]
         held_out: list[int] = []
         evaluation: list[_View] = []
-        if config.eval_protocol == "train-holdout" or not scene.test_views:
+        if config.eval_protocol == "label-holdout":
+            evaluation = [view for view in frames if view.frame not in labelled]
+            if not evaluation:
+                raise SceneDataError(
+                    f"--eval-protocol label-holdout has nothing to evaluate in {config.data}: withhold labels with "
+                    "--labelled-frames."
+                )
+        elif config.eval_protocol == "train-holdout" or not scene.test_views:
             held_out = held_out_frames(count, config.holdout_interval)
             evaluation = [frames[k] for k in held_out or range(count)]
         else:

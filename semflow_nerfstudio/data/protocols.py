@@ -7,9 +7,10 @@ from typing import Literal, get_args
 
 from semflow_nerfstudio.data.checks import SceneDataError
 
-EvalProtocol = Literal["all-views", "dynnerf", "train-holdout"]
+EvalProtocol = Literal["all-views", "dynnerf", "train-holdout", "label-holdout"]
 """all-views: every camera at every time minus the training images (with partial labels: the times without labels only);
-dynnerf: the first camera at all times; train-holdout: training frames held out at an interval."""
+dynnerf: the first camera at all times; train-holdout: training frames held out at an interval; label-holdout: training
+frames whose labels are withheld, whose colours are trained on."""
 
 EVAL_PROTOCOLS: tuple[str, ...] = get_args(EvalProtocol)
 LABEL_TASKS = ("completion", "tracking")

@@ -131,10 +131,13 @@ def frame_cameras(dataset: SemFlowDataset, first: int, last: int) -> FrameCamera
     return FrameCameras(cameras.camera_to_worlds[first:last].float(), intrinsics.float(), width, height, distortion)
 
 
-def assemble_scene(dataset: SemFlowDataset, scene: int, width_cap: int) -> SceneFrames:
+def assemble_scene(
+    dataset: SemFlowDataset, scene: int, width_cap: int, images: UInt8[Tensor, "N H W 3"] | None = None
+) -> SceneFrames:
     """What the model is told about one scene of the completed training dataset; see `SceneFrames`.
 
-    Images wider than `width_cap` are scaled down to it.
+    Images wider than `width_cap` are scaled down to it. Where all of the dataset's `images` have been read already,
+    those that need no scaling are neither read again nor copied.
     """
     assert dataset.scenes is not None and dataset.cameras.times is not None
     record = dataset.scenes[scene]
@@ -162,7 +165,11 @@ def assemble_scene(dataset: SemFlowDataset, scene: int, width_cap: int) -> Scene
     result = SceneFrames(
         name=record.name,
         cameras=cameras,
-        images=_images(dataset, range(first, last), cameras.width, cameras.height),
+        images=(
+            _images(dataset, range(first, last), cameras.width, cameras.height)
+            if images is None or images.shape[1:3] != (cameras.height, cameras.width)
+            else images[first:last]
+        ),
         times=dataset.cameras.times[first:last, 0],
         distinct_times=_float(record.distinct_times),
         next_frame=_int(record.next_frame),

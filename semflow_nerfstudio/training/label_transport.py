@@ -21,7 +21,8 @@ from semflow_nerfstudio.renderer import Rendered
 from semflow_nerfstudio.rendering.compositing import composite
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
-from semflow_nerfstudio.training.objective import MIN_ACCUMULATION, Observed
+from semflow_nerfstudio.training.objective import MIN_ACCUMULATION
+from semflow_nerfstudio.training.observed import Observed
 
 REFERENCE_WIDTH = 480.0
 """Disagreement of the flow there and back is in pixels of an image this wide."""

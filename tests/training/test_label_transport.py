@@ -17,7 +17,7 @@ from semflow_nerfstudio.training.label_transport import (
     transport_labels,
     with_transported_labels,
 )
-from semflow_nerfstudio.training.objective import Observed
+from semflow_nerfstudio.training.observed import Observed
 
 TIMES = torch.tensor([0.0, 0.2, 0.6, 1.0])
 CONFIG = LabelTransportConfig(decay=0.9, reach=3)
