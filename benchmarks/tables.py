@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import speed_tables
-from semflow_nerfstudio.benchmarking import quality_tables
+from semflow_nerfstudio.benchmarking import quality_tables, task_tables
 from semflow_nerfstudio.benchmarking.records import Records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,6 +111,11 @@ def editing_table() -> str:
     return "\n".join(lines)
 
 
+def task_table(name: str) -> str:
+    """One of the tables of `semflow bench tasks`."""
+    return task_tables.TABLES[name](Records(RESULTS / "tasks").all())
+
+
 def quality_table(name: str) -> str:
     """One of the tables of `semflow bench quality`."""
     return quality_tables.TABLES[name](Records(RESULTS / "quality").all())
@@ -118,6 +123,7 @@ def quality_table(name: str) -> str:
 
 TABLES = {"scenes": scene_table, "dnerf": dnerf_table, "encodings": encoding_table, "editing": editing_table}
 TABLES |= {name: partial(quality_table, name) for name in quality_tables.TABLES}
+TABLES |= {name: partial(task_table, name) for name in task_tables.TABLES}
 TABLES |= {
     "speed": lambda: speed_tables.speed_table(RESULTS),
     "stages": lambda: speed_tables.stage_table(RESULTS),

@@ -32,6 +32,7 @@ from semflow_nerfstudio.scene_frames import IGNORE_LABEL, SceneFrames
 from semflow_nerfstudio.scene_outputs import SceneOutputs, join_dicts
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
 from semflow_nerfstudio.training.adaptation import Classes, ClassRecord
+from semflow_nerfstudio.training.label_transport import DEFAULT_TRANSPORT, LabelTransport, LabelTransportConfig
 from semflow_nerfstudio.training.losses import color_loss, surface_loss
 from semflow_nerfstudio.training.objective import (
     LossWeights,
@@ -70,6 +71,8 @@ class SemanticFlowModelConfig(ModelConfig):
     """Steps of the first stage, which trains the static field alone on what does not move (needs motion masks)."""
     mover_ray_share: float = 0.5
     """Share of a training batch's rays that get the dynamic field: first those known to show motion."""
+    label_transport: LabelTransportConfig = DEFAULT_TRANSPORT
+    """How labels are carried along trajectories where they are few."""
     advected_rays: int = 256
     """Moving rays in a step's passes of the dynamic field alone."""
     dynamic_field_shows: Literal["movers", "everything"] = "movers"
@@ -149,6 +152,7 @@ class SemanticFlowModel(Editable, Model):
         self.first_frame, count = {}, 0
         for name, f in frames.items():
             self.first_frame[name], count = count, count + len(f.cameras)
+        self.carry_labels = LabelTransport(self.config.label_transport, self.kwargs["metadata"].get("label_sources"))
         self.train_psnr = torch.zeros(())
         self.step = 0
         self._maps = {name: FeatureCache(self.config.encoder_frames) for name in frames}
@@ -433,10 +437,13 @@ class SemanticFlowModel(Editable, Model):
                 labels = seen.labels
                 if self.static_stage and seen.motion is not None:  # it is taught what does not move alone
                     labels = torch.where(seen.static, labels, IGNORE_LABEL)
+                if seen.label_weight is not None:
+                    labels = torch.where(seen.label_weight < 1, IGNORE_LABEL, labels)
                 self.shared.calibration.update(part.rendered.logits, labels)
             if self.static_stage:
                 losses = static_losses(scene, part.rendered, seen, w)
             else:
+                seen = self.carry_labels(scene, part.rendered, seen, self.step - self.config.static_steps)
                 losses = dynamic_losses(
                     scene,
                     part.rendered,

@@ -17,6 +17,7 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.trainer import TrainerConfig
 from torch import Tensor
 
+from semflow_nerfstudio.data.label_propagation import fill_holes
 from semflow_nerfstudio.editing.scene_state import SceneState
 from semflow_nerfstudio.evaluation.metrics import copy_baseline
 from semflow_nerfstudio.evaluation.scene_evaluation import join_scores
@@ -189,7 +190,10 @@ def evaluate(run: Run, views: Iterable[int] | None = None, progress: Progress | 
 
 
 def copy_of_same_time(run: Run, dataset: Any, index: int, batch: dict[str, Tensor]) -> dict[str, float]:
-    """Scores of the scene's training frame whose time is nearest, shown in place of a rendering."""
+    """Scores of the scene's training frame whose time is nearest, shown in place of a rendering.
+
+    Labels are those of the nearest frame that has some; pixels without one take the nearest labelled pixel's.
+    """
     train: Any = run.pipeline.datamanager.train_dataset
     if train.cameras.times is None or dataset.cameras.times is None:
         return {}
@@ -199,7 +203,11 @@ def copy_of_same_time(run: Run, dataset: Any, index: int, batch: dict[str, Tenso
     image, truth = nearest["image"][..., :3], batch["image"][..., :3]
     if image.shape != truth.shape:
         return {}
-    return copy_baseline(image, nearest.get("labels"), truth, batch.get("labels"))
+    labelled = torch.tensor([frame.labels is not None for frame in train.frames])
+    labels, closest = nearest.get("labels"), int(torch.where(labelled, gap, torch.inf).argmin())
+    if labels is not None and labelled[closest] and gap[closest].isfinite():
+        labels = torch.from_numpy(fill_holes(train.label_image(closest)))
+    return copy_baseline(image, labels, truth, batch.get("labels"))
 
 
 def train(config: TrainerConfig, on_step: Callable[[int, float], None] | None = None) -> tuple[Run, float]:

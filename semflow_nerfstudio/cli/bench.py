@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from semflow_nerfstudio.cli.bench_speed import Scale, Speed
+from semflow_nerfstudio.cli.bench_tasks import Tasks, TaskTables
 
 
 @dataclass
@@ -99,12 +100,14 @@ class Tables:
 
 @dataclass
 class Bench:
-    """Measure: `semflow bench quality --help`, `semflow bench speed --help`."""
+    """Measure: `semflow bench quality --help`, `semflow bench speed --help`, `semflow bench tasks --help`."""
 
     what: (
         Annotated[Quality, tyro.conf.subcommand("quality")]
         | Annotated[Speed, tyro.conf.subcommand("speed")]
         | Annotated[Scale, tyro.conf.subcommand("scale")]
+        | Annotated[Tasks, tyro.conf.subcommand("tasks")]
+        | Annotated[TaskTables, tyro.conf.subcommand("task-tables")]
         | Annotated[Tables, tyro.conf.subcommand("tables")]
     )
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from semflow_nerfstudio.cli.bench import Bench
+from semflow_nerfstudio.cli.complete import Complete
 from semflow_nerfstudio.cli.demo import Demo
 from semflow_nerfstudio.cli.evaluate import Evaluate
 from semflow_nerfstudio.cli.export import Export
@@ -20,14 +21,14 @@ from semflow_nerfstudio.cli.track import Track
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[MakeScene, tyro.conf.subcommand("make-scene")]
     | Annotated[Evaluate, tyro.conf.subcommand("eval")]
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Select, tyro.conf.subcommand("select")]
-    | Annotated[Bench, tyro.conf.subcommand("bench")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Complete, tyro.conf.subcommand("complete")]
     | Annotated[Track, tyro.conf.subcommand("track")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
 )
 
 

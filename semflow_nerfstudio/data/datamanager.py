@@ -22,6 +22,7 @@ from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.frame_cache import FrameCache
 from semflow_nerfstudio.data.frame_features import FrameFeaturesConfig, frame_features
 from semflow_nerfstudio.data.frame_sampler import SemFlowPixelSampler, SemFlowPixelSamplerConfig
+from semflow_nerfstudio.data.label_sources import LabelPropagation, propagate_labels
 from semflow_nerfstudio.data.labels import ClassTable, extend_class_table
 from semflow_nerfstudio.data.parser_outputs import say
 from semflow_nerfstudio.data.scene_assembly import align_scenes, assemble_scene, complete_cameras
@@ -44,6 +45,9 @@ class SemFlowDataManagerConfig(VanillaDataManagerConfig):
     """Width in pixels to which the frames that the frame encoder sees are scaled down where they are wider."""
     align_disparity: bool = True
     """Whether to make metric depth of relative disparity, by static points triangulated from the optical flow."""
+    label_propagation: LabelPropagation = "auto"
+    """How unlabelled pixels learn from other frames' labels where some frames, or most pixels, have none: along the
+    given optical flow before training, along the model's own trajectories while it trains, both (auto), or none."""
     hidden_labels: Literal["none", "training", "all"] = "none"
     """Labels that are never read, so that their files may be missing or broken: none, those of the training frames, or
     those for evaluation as well."""
@@ -60,7 +64,8 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
     `disparity` and `depth` where there is `inverse_depth`, which is made of them).
 
     The training dataset's metadata, which nerfstudio hands to the model, gets `scene_frames` (name -> `SceneFrames`)
-    and, where disparity was aligned, `alignment` (name -> `DisparityAlignment`).
+    where disparity was aligned, `alignment` (name -> `DisparityAlignment`), and for training with few labels
+    `label_sources` (name -> `LabelSources`).
     """
 
     config: SemFlowDataManagerConfig  # type: ignore
@@ -122,6 +127,8 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
         training = self.test_mode == "val"
         if self.config.align_disparity and training:
             align_scenes(dataset)
+        if training:
+            dataset.metadata["label_sources"] = propagate_labels(dataset, self.config.label_propagation)
         self.train_image_dataloader = self._cache(
             dataset, self.config.train_num_images_to_sample_from, self.config.train_num_times_to_repeat_images
         )

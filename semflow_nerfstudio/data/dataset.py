@@ -16,6 +16,7 @@ from torch import Tensor
 from semflow_nerfstudio.data.checks import SceneDataError, same_shape
 from semflow_nerfstudio.data.corruption import CorruptionConfig, dis_flow
 from semflow_nerfstudio.data.disparity_alignment import DisparityAlignment, FrameObservation, sharpen_edges
+from semflow_nerfstudio.data.label_propagation import CarriedLabels
 from semflow_nerfstudio.data.labels import ClassTable, merge_class_tables
 from semflow_nerfstudio.data.modalities import (
     decode_disparity,
@@ -30,12 +31,15 @@ from semflow_nerfstudio.data.modalities import (
 )
 from semflow_nerfstudio.data.records import FrameRecord, SceneRecord
 from semflow_nerfstudio.data.resize import resize_nearest
+from semflow_nerfstudio.data.scribbles import scribbles
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
 UNKNOWN_MOTION = 255
 """Value of `motion_mask` where it is not known whether a pixel moves."""
 MODALITY_KEYS = (
     "labels",
+    "carried_labels",
+    "carried_confidence",
     "flow_forward",
     "flow_forward_mask",
     "flow_backward",
@@ -55,6 +59,8 @@ class SemFlowDataset(InputDataset):
     least one frame of the dataset has, all (H, W, k):
 
         labels               uint8, 255 unknown
+        carried_labels       uint8, 255 none: labels of other frames, once `carried` has been set, with
+        carried_confidence   float16 in [0, 1]
         flow_forward/backward        float16, pixels of this image size, with
         flow_forward/backward_mask   bool, False unknown
         motion_mask          uint8, 0 static, 1 moving, 255 unknown
@@ -77,6 +83,8 @@ class SemFlowDataset(InputDataset):
         self.use_classes(merge_class_tables(tables) if tables else None)
         self.alignments: dict[int, DisparityAlignment] = {}
         """By scene: what maps its frames' disparity to inverse depth. Set by the datamanager."""
+        self.carried: dict[int, CarriedLabels] = {}
+        """By frame: labels that the flow brings from other frames. Set by the datamanager."""
         self.corruption = CorruptionConfig()
         self._has = self._present()
         if scale_factor != 1.0:
@@ -174,12 +182,10 @@ class SemFlowDataset(InputDataset):
         width, height = size
         result: dict[str, np.ndarray] = {}
         if self.has("labels"):
-            classes = self.classes[frame.scene]
-            if frame.labels is None or classes is None:
-                result["labels"] = np.full((height, width), IGNORE_LABEL, np.uint8)
-            else:
-                ids, lookup = read_labels(frame.labels, classes, *size), self._label_ids[frame.scene]
-                result["labels"] = self.corruption.labels(index, ids if lookup is None else lookup[ids])
+            result["labels"] = self.label_image(index)
+        if self.carried:
+            carried = self.carried.get(index) or CarriedLabels.none(height, width)
+            result["carried_labels"], result["carried_confidence"] = carried.labels, carried.confidence
         for name in ("flow_forward", "flow_backward"):
             if self.has(name):
                 known = self._read_flow(index, name)
@@ -206,6 +212,16 @@ class SemFlowDataset(InputDataset):
         own = None if self.scenes is None else self.scenes[scene].scale
         scale = self._dataparser_outputs.dataparser_scale if own is None else own
         return float(self.metadata.get("depth_unit_scale_factor", 1.0)) * float(scale)
+
+    def label_image(self, image_idx: int) -> UInt8[np.ndarray, "H W"]:
+        """Class ids of a frame, 255 where unknown or not to be used."""
+        frame, (width, height) = self.frames[image_idx], self.size(image_idx)
+        classes = self.classes[frame.scene]
+        if frame.labels is None or classes is None:
+            return np.full((height, width), IGNORE_LABEL, np.uint8)
+        ids, lookup = read_labels(frame.labels, classes, width, height), self._label_ids[frame.scene]
+        ids = self.corruption.labels(image_idx, ids if lookup is None else lookup[ids])
+        return ids if frame.scribbles is None else scribbles(ids, frame.scribbles, image_idx)
 
     def _inverse_depth(self, index: int, depth: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
         frame = self.frames[index]

@@ -19,7 +19,7 @@ from semflow_nerfstudio.data.layout import LLFFCameras, SceneFolder, read_scene_
 from semflow_nerfstudio.data.modalities import downscaled_size
 from semflow_nerfstudio.data.multi_scene import SceneParsers
 from semflow_nerfstudio.data.parser_outputs import make_semantics, report_modalities, say
-from semflow_nerfstudio.data.protocols import EVAL_PROTOCOLS, EvalProtocol, labelled_frames
+from semflow_nerfstudio.data.protocols import EVAL_PROTOCOLS, EvalProtocol, labelled_frames, scribble_share
 from semflow_nerfstudio.data.records import FrameRecord, SceneRecord, scene_key
 from semflow_nerfstudio.data.verification import verify_frames
 
@@ -41,7 +41,7 @@ class DynamicSceneDataParserConfig(DataParserConfig):
     """Train and evaluate at floor(width / s) x floor(height / s). Everything is resized while it is loaded."""
     labelled_frames: str = "all"
     """Frames whose labels may be used in training: all, none, 0-based indices such as 0,5,11, or completion-75,
-    completion-50, completion-25, tracking-75, tracking-50, tracking-25."""
+    completion-50, completion-25, tracking-75, tracking-50, tracking-25, scribbles-1 (1 % of every frame's pixels)."""
     eval_protocol: EvalProtocol = "all-views"
     """Evaluate on: all-views (every camera at every time minus the training images; with partial labels only the times
     without labels), dynnerf (the first camera at all times), train-holdout (training frames held out at an interval),
@@ -204,7 +204,14 @@ class DynamicSceneDataParser(DataParser):
                     "views or use --eval-protocol train-holdout."
                 )
         training = [
-            view if view.frame in labelled else replace(view, record=replace(view.record, labels=None))
+            replace(
+                view,
+                record=replace(
+                    view.record,
+                    labels=view.record.labels if view.frame in labelled else None,
+                    scribbles=scribble_share(config.labelled_frames),
+                ),
+            )
             for view in frames
             if view.frame not in held_out
         ]

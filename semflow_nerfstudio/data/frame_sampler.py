@@ -1,4 +1,4 @@
-"""Draws training pixels from a few frames at a time, optionally more of them where something moves.
+"""Draws training pixels from a few frames at a time, more of them where something moves or few labels are.
 
 Scenes get equal shares of the rays, however many frames each has.
 
@@ -17,6 +17,7 @@ from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 from torch import Tensor
 
 from semflow_nerfstudio.data.checks import SceneDataError
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
 
 @dataclass
@@ -31,6 +32,10 @@ class SemFlowPixelSamplerConfig(PixelSamplerConfig):
     """Fewer frames than `frames_per_batch` are used where a frame would get fewer rays than this."""
     dynamic_fraction: float = 0.0
     """Share of a frame's rays that are drawn from its moving pixels; the others are drawn uniformly."""
+    labelled_fraction: float = 0.3
+    """Share of a frame's rays that are drawn from its labelled pixels where few of them are labelled (scribbles)."""
+    few_labels: float = 0.15
+    """Frames with a smaller share of labelled pixels have few."""
 
 
 @dataclass
@@ -69,6 +74,7 @@ class SemFlowPixelSampler(PixelSampler):
         self._sizes = torch.zeros((0, 2), dtype=torch.int64)
         self._valid: PixelPool | None = None
         self._moving: PixelPool | None = None
+        self._labelled: PixelPool | None = None
         self._scene_of_image = torch.zeros(0, dtype=torch.int64)
         self.scene_of_frame: Int[Tensor, "F"] | None = None
         """Scene of every frame of the dataset, set by the datamanager; None: all of one."""
@@ -120,6 +126,21 @@ class SemFlowPixelSampler(PixelSampler):
                 moving = [frame & valid[..., 0].bool() for frame, valid in zip(moving, mask, strict=True)]
             self._moving = PixelPool.of(moving)
 
+        self._labelled = self._sparse_labels(image_batch)
+
+    def _sparse_labels(self, image_batch: dict[str, Any]) -> PixelPool | None:
+        """The labelled pixels of frames with few of them; None where no frame is such."""
+        labels, mask = image_batch.get("labels"), None if self.config.ignore_mask else image_batch.get("mask")
+        if labels is None or self.config.labelled_fraction <= 0:
+            return None
+        labelled = [frame[..., 0] != IGNORE_LABEL for frame in labels]
+        if mask is not None:
+            labelled = [frame & valid[..., 0].bool() for frame, valid in zip(labelled, mask, strict=True)]
+        few = [bool(frame.any()) and float(frame.float().mean()) < self.config.few_labels for frame in labelled]
+        if not any(few):
+            return None
+        return PixelPool.of([frame & sparse for frame, sparse in zip(labelled, few, strict=True)])
+
     def _draw_frames(self, num_frames: int) -> Int[Tensor, "R"]:
         """Frame of each ray: equal numbers of rays for every scene and, in it, for every chosen frame, up to one."""
         rays = self.num_rays_per_batch
@@ -146,6 +167,9 @@ class SemFlowPixelSampler(PixelSampler):
         if self._moving is not None:
             dynamic = (torch.rand(frame.shape) < self.config.dynamic_fraction) & (self._moving.count[frame] > 0)
             pixel[dynamic] = self._moving.draw(frame[dynamic])
+        if self._labelled is not None:
+            chosen = (torch.rand(frame.shape) < self.config.labelled_fraction) & (self._labelled.count[frame] > 0)
+            pixel[chosen] = self._labelled.draw(frame[chosen])
         return pixel
 
 

@@ -26,6 +26,8 @@ class FrameRecord:
     scene: int = 0
     """Index into the list of scenes."""
     labels: Path | None = None
+    scribbles: float | None = None
+    """Share of the labelled pixels that may be used, as simulated scribbles; None: all."""
     flow_forward: Path | None = None
     """Optical flow to this camera's frame at the next time of the clip."""
     flow_backward: Path | None = None

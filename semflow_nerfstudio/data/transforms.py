@@ -24,7 +24,7 @@ from semflow_nerfstudio.data.checks import SceneDataError, same_shape
 from semflow_nerfstudio.data.modalities import downscaled_size
 from semflow_nerfstudio.data.multi_scene import SceneParsers
 from semflow_nerfstudio.data.parser_outputs import make_semantics, report_modalities, say
-from semflow_nerfstudio.data.protocols import labelled_frames
+from semflow_nerfstudio.data.protocols import labelled_frames, scribble_share
 from semflow_nerfstudio.data.records import SceneRecord, scene_key
 from semflow_nerfstudio.data.transforms_json import TransformsFile, TransformsFrame, read_transforms
 from semflow_nerfstudio.data.verification import common_size, verify_frames
@@ -45,7 +45,8 @@ class SemFlowDataParserConfig(NerfstudioDataParserConfig):
     power of two that brings the longer side to at most 1600 pixels."""
     labelled_frames: str = "all"
     """Distinct times of the clip whose labels may be used in training: all, none, 0-based indices such as 0,5,11, or
-    completion-75, completion-50, completion-25, tracking-75, tracking-50, tracking-25."""
+    completion-75, completion-50, completion-25, tracking-75, tracking-50, tracking-25, scribbles-1 (1 % of all
+    pixels)."""
 
 
 class SemFlowDataParser(Nerfstudio):
@@ -192,8 +193,14 @@ class SemFlowDataParser(Nerfstudio):
 
     def _without_hidden_labels(self, file: TransformsFile, frames: list[TransformsFrame]) -> list[TransformsFrame]:
         labelled = file.distinct_times[list(labelled_frames(self.config.labelled_frames, len(file.distinct_times)))]
+        share = scribble_share(self.config.labelled_frames)
         return [
-            frame if frame.time in labelled else replace(frame, record=replace(frame.record, labels=None))
+            replace(
+                frame,
+                record=replace(
+                    frame.record, labels=frame.record.labels if frame.time in labelled else None, scribbles=share
+                ),
+            )
             for frame in frames
         ]
 

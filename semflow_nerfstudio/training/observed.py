@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from semflow_nerfstudio.cameras import PIXEL_CENTER
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
 
 @dataclass
@@ -25,6 +26,8 @@ class Observed:
     z_ratio: Float[Tensor, "R"]
     """Distance along the ray per camera-z depth (nerfstudio's directions_norm)."""
     labels: UInt8[Tensor, "R"] | None = None
+    label_weight: Float[Tensor, "R"] | None = None
+    """How far to believe labels that came from other frames; None: all are the frames' own."""
     motion: UInt8[Tensor, "R"] | None = None
     """0 static, 1 moving, 255 unknown."""
     flow: tuple[Tensor, Tensor] | None = None
@@ -48,6 +51,10 @@ class Observed:
         if self.motion is None:
             return torch.zeros_like(self.frame, dtype=torch.bool)
         return self.motion == 0
+
+    def believed(self, weight: Tensor) -> Tensor:
+        """A weight (R,) of rays times how far their labels are to be believed."""
+        return weight.float() if self.label_weight is None else weight * self.label_weight
 
 
 def given_distance(seen: Observed) -> tuple[Tensor, Float[Tensor, "R"]]:
@@ -101,13 +108,18 @@ def observe(
 
     indices, image = get("indices"), get("image")
     assert indices is not None and image is not None
+    labels, carried, weight = column("labels"), column("carried_labels"), column("carried_confidence")
+    if labels is not None and carried is not None and weight is not None:
+        unlabelled = labels == IGNORE_LABEL
+        labels, weight = torch.where(unlabelled, carried, labels), torch.where(unlabelled, weight.float(), 1.0)
     return Observed(
         image=as_color(image[:, :3]),
         pixel=(indices[:, 1:].flip(-1) + PIXEL_CENTER) / size,
         aspect=size[:, 1] / size[:, 0],
         frame=indices[:, 0] - first_frame,
         z_ratio=z_ratio.reshape(-1).to(device),
-        labels=column("labels"),
+        labels=labels,
+        label_weight=None if labels is None else weight,
         motion=column("motion_mask"),
         flow=flow("flow_forward"),
         flow_backward=flow("flow_backward"),
