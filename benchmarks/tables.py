@@ -88,12 +88,35 @@ def encoding_table() -> str:
     return "\n".join(lines)
 
 
+def editing_table() -> str:
+    """Objects taken out and moved."""
+    head = [
+        "scene",
+        "taken out",
+        "size",
+        "seed",
+        "views",
+        "as it was",
+        "taken out (PSNR)",
+        "trained without",
+        "moved: off by",
+    ]
+    lines = [row(head), row(["---"] * len(head))]
+    for result in load("editing/*.json"):
+        scores = result["scores"]
+        cells = [result["scene"], result["object"], result["size"], str(result["seed"]), str(result["views"])]
+        cells += [number(scores.get(f"psnr_{k}"), ".1f") for k in ("unedited", "removed", "trained_without")]
+        distance = number(scores.get("centroid_px"), ".2f")
+        lines.append(row([*cells, distance if distance == "not measured" else f"{distance} px"]))
+    return "\n".join(lines)
+
+
 def quality_table(name: str) -> str:
     """One of the tables of `semflow bench quality`."""
     return quality_tables.TABLES[name](Records(RESULTS / "quality").all())
 
 
-TABLES = {"scenes": scene_table, "dnerf": dnerf_table, "encodings": encoding_table}
+TABLES = {"scenes": scene_table, "dnerf": dnerf_table, "encodings": encoding_table, "editing": editing_table}
 TABLES |= {name: partial(quality_table, name) for name in quality_tables.TABLES}
 TABLES |= {
     "speed": lambda: speed_tables.speed_table(RESULTS),

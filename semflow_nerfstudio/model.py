@@ -20,6 +20,7 @@ from nerfstudio.viewer.viewer_elements import ViewerDropdown
 from torch import Tensor, nn
 
 from semflow_nerfstudio.compat import computes_in_bfloat16
+from semflow_nerfstudio.editing.editable import Editable
 from semflow_nerfstudio.evaluation.scene_evaluation import SceneEvaluation
 from semflow_nerfstudio.flow.feature_maps import FeatureCache, Maps
 from semflow_nerfstudio.renderer import RenderConfig, render_rays, seen_motion, seen_points
@@ -102,7 +103,7 @@ class SemanticFlowModelConfig(ModelConfig):
     """Near and far come from the scene, not from this switch."""
 
 
-class SemanticFlowModel(Model):
+class SemanticFlowModel(Editable, Model):
     """Semantic fields of one or several dynamic scenes."""
 
     config: SemanticFlowModelConfig
@@ -301,8 +302,8 @@ class SemanticFlowModel(Model):
     def render_scene(self, name: str, rows: Int[Tensor, "R"] | None, rays: RayBundle) -> SceneOutputs:
         """Rays of one scene -> samples -> rendered."""
         scene, sampler = self.scene(name), self.samplers[name]
-        times = self.ray_times(rays, scene)
-        samples, proposed = sampler(rays, times, scene)
+        times, edits = self.ray_times(rays, scene), self.edits(name)
+        samples, proposed = sampler(rays, times, scene) if edits is None else edits.sample(rays, times, sampler)
         semantic = not self.training or self.labels_in_use
         moving = self.known_moving(rays) if "motion_mask" in self.modalities[name] else None
         rendered = render_rays(
@@ -322,7 +323,10 @@ class SemanticFlowModel(Model):
         """What a rendered batch shows, one row a ray; `camera_outputs` makes pictures of it."""
         out = part.rendered
         renderer = self.renderer_rgb
-        background = renderer.get_background_color(renderer.background_color, out.rgb.shape, out.rgb.device)
+        edits, color = self.edits(part.name), renderer.background_color
+        if edits is not None and edits.background is not None:
+            color = torch.tensor(edits.background)
+        background = renderer.get_background_color(color, out.rgb.shape, out.rgb.device)
         outputs = {
             "rgb": out.rgb + (1 - out.accumulation[:, None]) * background,
             "accumulation": out.accumulation[:, None],
@@ -347,9 +351,10 @@ class SemanticFlowModel(Model):
         return camera_outputs(
             super().get_outputs_for_camera(camera, obb_box),
             camera,
-            self.class_colors,
+            *self.shown_classes(),
             self.config.overlay_opacity,
             self.config.flow_color_scale,
+            self.edited,
         )
 
     def ray_image(self, camera: Cameras) -> dict[str, Tensor]:

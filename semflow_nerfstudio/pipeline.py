@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -20,10 +21,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.utils import save_image
 
+from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.datamanager import SemFlowDataManager, SemFlowDataManagerConfig
 from semflow_nerfstudio.data.dataset import SemFlowDataset
 from semflow_nerfstudio.data.labels import ClassTable
 from semflow_nerfstudio.data.parser_outputs import say
+from semflow_nerfstudio.editing.scene_state_file import load_scene_state
 from semflow_nerfstudio.model import SemanticFlowModel, SemanticFlowModelConfig
 from semflow_nerfstudio.selection import Selection, loaded_run_folder, read_selection
 from semflow_nerfstudio.training.adaptation import (
@@ -119,6 +122,20 @@ class SemanticFlowPipeline(VanillaPipeline):
         outputs = self._model(rays, batch)
         return outputs, outputs["losses"], self.model.get_metrics_dict(outputs, batch)
 
+    def get_eval_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """nerfstudio's, of scenes as they were learnt: what the viewer edits is not scored."""
+        with self._unedited():
+            return super().get_eval_loss_dict(step)
+
+    def get_eval_image_metrics_and_images(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """nerfstudio's, of scenes as they were learnt."""
+        with self._unedited():
+            return super().get_eval_image_metrics_and_images(step)
+
+    def _unedited(self) -> AbstractContextManager[None]:
+        assert isinstance(self.model, SemanticFlowModel)
+        return self.model.unedited()
+
     def get_average_image_metrics(
         self,
         data_loader: Any,
@@ -138,7 +155,8 @@ class SemanticFlowPipeline(VanillaPipeline):
             task = progress.add_task("", total=len(data_loader))
             for index, (camera, batch) in enumerate(data_loader):
                 start = time.perf_counter()
-                outputs = model.get_outputs_for_camera(camera=camera)
+                with model.unedited():
+                    outputs = model.get_outputs_for_camera(camera=camera)
                 speeds.append(float(camera.height * camera.width) / (time.perf_counter() - start))
                 _, pictures = model.get_image_metrics_and_images(outputs, batch, model.scene_of(camera))
                 if output_path is not None:
@@ -198,7 +216,25 @@ class SemanticFlowPipeline(VanillaPipeline):
             self.model.show_scene(selection.scene)
             if isinstance(self.datamanager, SemFlowDataManager):
                 self.datamanager.show_scene(list(self.model.scenes).index(selection.scene))
+        if selection.scene_state is not None:
+            self.show_edits(selection.scene_state)
         self.selection = selection
+
+    def show_edits(self, file: Path) -> None:
+        """Show the edits of a file beside the run's config.yml.
+
+        Raises:
+            ValueError: naming the file, if it is no scene state or names what the run does not have.
+        """
+        from semflow_nerfstudio.editing.find_instances import show_state
+
+        assert isinstance(self.model, SemanticFlowModel)
+        try:
+            show_state(self.model, file.parent, load_scene_state(file))
+        except SceneDataError:
+            raise
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}; choose again with `semflow select`") from error
 
     def take_classes(self, classes: Classes) -> None:
         """Take over a checkpoint's classes; its weights are loaded next.

@@ -12,9 +12,11 @@ from rich.markup import escape
 from semflow_nerfstudio.cli.bench import Bench
 from semflow_nerfstudio.cli.demo import Demo
 from semflow_nerfstudio.cli.evaluate import Evaluate
+from semflow_nerfstudio.cli.export import Export
 from semflow_nerfstudio.cli.make_scene import MakeScene
 from semflow_nerfstudio.cli.render import Render
 from semflow_nerfstudio.cli.select import Select
+from semflow_nerfstudio.cli.track import Track
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
@@ -24,6 +26,8 @@ Command = (
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Select, tyro.conf.subcommand("select")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Track, tyro.conf.subcommand("track")]
 )
 
 

@@ -38,7 +38,8 @@ from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.runs import Run, evaluate, load_run
 from semflow_nerfstudio.scene_outputs import SceneOutputs
 from semflow_nerfstudio.selection import read_selection, write_selection
-from semflow_nerfstudio.training.objective import observe, present_modalities
+from semflow_nerfstudio.training.objective import present_modalities
+from semflow_nerfstudio.training.observed import observe
 
 
 def of(root: Path, *names: str) -> DynamicSceneDataParserConfig:
