@@ -200,7 +200,8 @@ class SemanticFlowModel(Editable, Model):
         self.name_classes(classes)
         for name in self.scenes:
             self.scene(name).set_classes(len(classes.names))
-        self.shared = SharedNetworks(self.config.shared, len(classes.names)) if classes.names else None
+        features = self.scene(next(iter(self.scenes))).bank.features
+        self.shared = self.make_shared(features, len(classes.names)) if classes.names else None
         self.to(self.device).train(self.training)
 
     @property

@@ -134,9 +134,9 @@ def test_the_papers_choices_train(scene: Path, tmp_path: Path) -> None:
     manager_config(config).dataparser = DynamicSceneDataParserConfig(data=scene)
     manager_config(config).data, config.output_dir, config.experiment_name = scene, tmp_path, "paper"
     trainer = train(config)
+    before, after = render(trainer), render(load_run(trainer.base_dir))
+    assert all(values.isfinite().all() and torch.equal(values, after[name]) for name, values in before.items())
     trainer.pipeline.train()
     losses = trainer.pipeline.get_train_loss_dict(5)[1]
     expected = {"depth_everywhere", "depth_guided_blend", "order", "advected_blend_static", "advected_dynamicness"}
     assert expected <= {name for name, value in losses.items() if value != 0}
-    before, after = render(trainer), render(load_run(trainer.base_dir))
-    assert all(values.isfinite().all() and torch.equal(values, after[name]) for name, values in before.items())
