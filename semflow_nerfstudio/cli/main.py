@@ -12,11 +12,13 @@ from rich.markup import escape
 from semflow_nerfstudio.cli.demo import Demo
 from semflow_nerfstudio.cli.evaluate import Evaluate
 from semflow_nerfstudio.cli.make_scene import MakeScene
+from semflow_nerfstudio.cli.process import Process
 from semflow_nerfstudio.cli.render import Render
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[MakeScene, tyro.conf.subcommand("make-scene")]
+    | Annotated[Process, tyro.conf.subcommand("process")]
     | Annotated[Evaluate, tyro.conf.subcommand("eval")]
     | Annotated[Render, tyro.conf.subcommand("render")]
 )
