@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from semflow_nerfstudio.cli.check import Check
 from semflow_nerfstudio.cli.demo import Demo
 from semflow_nerfstudio.cli.evaluate import Evaluate
 from semflow_nerfstudio.cli.make_scene import MakeScene
@@ -19,6 +20,7 @@ Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[MakeScene, tyro.conf.subcommand("make-scene")]
     | Annotated[Process, tyro.conf.subcommand("process")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Evaluate, tyro.conf.subcommand("eval")]
     | Annotated[Render, tyro.conf.subcommand("render")]
 )

@@ -69,7 +69,7 @@ def _depths(
     flow: Callable[[np.ndarray, np.ndarray], np.ndarray],
     moving: np.ndarray | None,
 ) -> Float[np.ndarray, "P"]:
-    """Camera depths of an anchor's static pixels, of those that are known well; from the gap that knows most of them."""
+    """Well-known camera depths of an anchor's static pixels, from the gap between frames that gives most of them."""
     image, best = read(anchor), np.zeros(0)
     for gap in GAPS:
         others = [other for other in (anchor - gap, anchor + gap) if 0 <= other < len(cameras)]

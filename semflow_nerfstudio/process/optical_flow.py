@@ -40,9 +40,8 @@ class FlowMethod(Protocol):
 class DIS:
     """OpenCV's dense inverse search: no weights, good to a third of a pixel where there is texture."""
 
-    stamp: dict[str, Any] = {"method": "dis"}
-
     def __init__(self) -> None:
+        self.stamp: dict[str, Any] = {"method": "dis"}
         self._own = threading.local()  # one object per thread: calc() writes into it
 
     def __call__(self, image: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -68,21 +67,16 @@ class RAFT:
         """
         from torchvision.models.optical_flow import raft_large, raft_small
 
-        self.stamp = {"method": "raft", "weights": file_stamp(weights)}
+        self.stamp: dict[str, Any] = {"method": "raft", "weights": file_stamp(weights)}
         try:
             state = torch.load(weights, map_location="cpu", weights_only=True)
-            large = "feature_encoder.convnormrelu.0.weight" in state and state["mask_predictor.conv.bias"].numel() > 0
-        except KeyError:
-            large = False
-        except Exception as error:
-            detail = str(error).splitlines()[0]
-            raise SceneDataError(f"{weights} cannot be read as weights ({detail}): download them again.") from None
-        network = (raft_large if large else raft_small)(weights=None, progress=False)
-        try:
+            large = any(key.startswith("mask_predictor") for key in state)  # raft_small upsamples without one
+            network = (raft_large if large else raft_small)(weights=None, progress=False)
             network.load_state_dict(state)
-        except (RuntimeError, TypeError, AttributeError):
+        except Exception as error:  # a pickle can fail in any way
+            detail = (str(error).splitlines() or [type(error).__name__])[0]
             raise SceneDataError(
-                f"{weights} holds no weights of torchvision's raft_large or raft_small: download them again."
+                f"{weights} holds no weights of torchvision's raft_large or raft_small ({detail}): download them again."
             ) from None
         self.network = network.to(device).eval()
         self.device = device
