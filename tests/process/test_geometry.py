@@ -71,7 +71,7 @@ def test_the_correction_leads_to_the_epipolar_line_and_along_stays_on_it():
 def test_cameras_in_one_place_are_compared_by_rotation():
     still = np.repeat(poses(1), 2, axis=0)
     here = np.random.default_rng(0).uniform(0, 100, (60, 2))
-    told = pose_explains(cameras(still), 0, 1, Matches(here, here + (3.0, 4.0)))
+    told = pose_explains(cameras(still), 0, 1, Matches(here, here + np.array([3.0, 4.0])))
     np.testing.assert_allclose(told.distance, 5, rtol=1e-9)
     np.testing.assert_allclose(told.correction, [[-3, -4]] * 60, atol=1e-9)
 

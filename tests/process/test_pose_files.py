@@ -123,7 +123,7 @@ def test_names_in_files_are_compared_and_never_opened(tmp_path, name, monkeypatc
     track = file_poses(path, frames(), None)
     assert track.known.tolist() == [stem(name) == "shot_00", True, True, True, True, True]
     strangers = write_transforms(tmp_path / "u.json", poses(4), [name + str(k) for k in range(4)])
-    with pytest.raises(SceneDataError, match="whose names are not like shot_00.png"):
+    with pytest.raises(SceneDataError, match=r"whose names are not like shot_00\.png"):
         file_poses(strangers, frames(), None)
 
 
@@ -132,7 +132,7 @@ def test_a_wrong_number_of_poses_is_an_error(tmp_path, kind):
     path = written(kind, tmp_path, poses(4))
     if kind == "transforms":
         path.write_text(path.read_text().replace("shot_", "other_"))
-    with pytest.raises(SceneDataError, match="4 poses.* 6 frames"):
+    with pytest.raises(SceneDataError, match=r"4 poses.* 6 frames"):
         file_poses(path, frames(), FOCAL)
 
 
