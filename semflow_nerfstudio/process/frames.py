@@ -83,6 +83,8 @@ class Frames:
     """How many frames the video or folder has."""
     left_out: list[str]
     """Sentences: which frames were left out, and why."""
+    skipped: list[str]
+    """Names that the images of all other frames of the video or folder would have."""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -120,7 +122,9 @@ def make_frames(scene: Path, source: Source, options: FrameOptions, progress: Pr
         )
     if source.trouble is not None:
         left_out.append(source.trouble)
-    frames = Frames(kept, *size, *source_size, len(moments), left_out)
+    taken = {frame.source_index for frame in kept}
+    skipped = [moment.file_name for moment in moments if moment.index not in taken]
+    frames = Frames(kept, *size, *source_size, len(moments), left_out, skipped)
     return step, Frames.from_json(step.finish(frames.to_json(), [scene / IMAGES / frame.name for frame in kept]))
 
 

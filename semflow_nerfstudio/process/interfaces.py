@@ -22,18 +22,25 @@ class ImportedLabels:
 
 
 class LabelImporter(Protocol):
-    """Reads labels of any tool and writes them into a scene."""
+    """Reads labels of any tool and writes them into a scene: a function."""
 
     def __call__(
-        self, source: Path, frames: Sequence[Frame], out: Path, size: tuple[int, int], progress: Progress
+        self,
+        source: Path,
+        frames: Sequence[Frame],
+        skipped: Sequence[str],
+        out: Path,
+        size: tuple[int, int],
+        progress: Progress,
     ) -> ImportedLabels:
         """Import labels.
 
         Args:
             source: File or folder that the user named.
-            frames: The scene's frames, in order. Labels belong to the frame whose `name` or `source` has their file's
-                name without the ending; labels of frames that the source video or folder has, but the scene has not
-                (left out), are skipped; others are an error that names them.
+            frames: The scene's frames, in order. Labels belong to the frame whose `name` has their file's name, endings
+                aside.
+            skipped: Such names of the frames that the video or folder has but the scene has not: their labels are not
+                needed. Labels of any other name are an error that names them.
             out: Folder of the scene; label images go to out/labels.
             size: (width, height) of the scene's images.
             progress: Told how many frames are done.
@@ -43,13 +50,9 @@ class LabelImporter(Protocol):
         """
         ...
 
-    def stamp(self, source: Path) -> Any:
-        """What tells whether the source is still the same (JSON values)."""
-        ...
-
 
 class ReportWriter(Protocol):
-    """Writes the report of a finished scene; called last, with everything else in its place.
+    """Writes the report of a finished scene: a function, called last, with everything else in its place.
 
     The scene's transforms.json names all files; scene/process/summary.json (see `summary.Summary`) says what was left
     out, the epipolar errors of all pairs of frames, what is missing and what that costs.

@@ -23,7 +23,7 @@ from semflow_nerfstudio.process.poses.files import file_poses, find_file
 from semflow_nerfstudio.process.poses.static import WARNING, static_poses
 from semflow_nerfstudio.process.poses.track import PoseTrack
 from semflow_nerfstudio.process.sources import open_source
-from semflow_nerfstudio.process.steps import RECORDS, Progress, Step, claim, each, file_stamp, write_json
+from semflow_nerfstudio.process.steps import RECORDS, Progress, Step, claim, each, file_stamp, tree_stamp, write_json
 from semflow_nerfstudio.process.summary import Summary, pose_errors
 from semflow_nerfstudio.process.write import transforms
 
@@ -94,6 +94,10 @@ def process_scene(
         find_file(Path(options.poses))
     if options.disparity is not None and not options.disparity.is_dir():
         raise SceneDataError(f"--disparity {options.disparity} is no folder: pass the folder of a depth tool's output.")
+    if options.labels is not None and import_labels is None:
+        raise ValueError(f"{options.labels} is to be imported, but nothing that imports labels was given.")
+    if options.labels is not None and not options.labels.exists():
+        raise SceneDataError(f"{options.labels} does not exist: pass the file or folder that holds the labels.")
     claim(scene, source)
     return _Work(scene, options, method, show).run(opened, import_labels, write_report)
 
@@ -132,12 +136,12 @@ class _Work:
                 _, disparity = make_disparity(
                     scene, options.disparity, frames, [frames_step, poses_step], options.jobs, progress
                 )
-        labels = self.labels(frames, [frames_step, poses_step], import_labels)
+        lost = [frame for frame in taken.frames if frame not in frames.frames]
+        labels = self.labels(frames, [frame.name for frame in lost], [frames_step, poses_step], import_labels)
         content = transforms(scene, frames, track, flows, masks, disparity, bounds, labels)
         write_json(scene / "transforms.json", content)
         if options.poses == "static":
             warnings.append(WARNING)
-        lost = [frame.source for frame in taken.frames if frame not in frames.frames]
         summary = Summary(
             scene=str(scene),
             frames=len(images),
@@ -152,7 +156,7 @@ class _Work:
             },
             pose_check=check,
             pair_names=names,
-            left_out=[*frames.left_out, *(f"{name} got no pose" for name in lost)],
+            left_out=[*frames.left_out, *(f"{frame.source} got no pose" for frame in lost)],
             warnings=warnings + errors,
             details={"moving pixels": f"{moving:.1%}"}
             | ({"near and far": f"{bounds[0]:.4g} to {bounds[1]:.4g}"} if bounds is not None else {}),
@@ -276,19 +280,19 @@ class _Work:
         return None if result["bounds"] is None else (result["bounds"][0], result["bounds"][1])
 
     def labels(
-        self, frames: Frames, after: Sequence[Step], import_labels: LabelImporter | None
+        self, frames: Frames, unposed: Sequence[str], after: Sequence[Step], import_labels: LabelImporter | None
     ) -> ImportedLabels | None:
         """Labels, where they are given and can be read."""
         source = self.options.labels
         if source is None or import_labels is None:
             return None
-        step = Step(self.scene, "labels", {"source": import_labels.stamp(source)}, after=after, folders=("labels",))
+        step = Step(self.scene, "labels", {"source": tree_stamp(source)}, after=after, folders=("labels",))
         result = step.result()
         if result is None:
             step.begin()
             with self.show("Labels") as progress:
                 size = (frames.width, frames.height)
-                found = import_labels(source, frames.frames, self.scene, size, progress)
+                found = import_labels(source, frames.frames, [*frames.skipped, *unposed], self.scene, size, progress)
             files = {name: path.relative_to(self.scene).as_posix() for name, path in found.files.items()}
             classes = [dict(entry) for entry in found.classes]
             result = step.finish({"files": files, "classes": classes}, found.files.values())

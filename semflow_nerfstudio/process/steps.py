@@ -50,6 +50,12 @@ def file_stamp(path: Path) -> dict[str, Any]:
     return {"path": str(path.resolve()), "bytes": status.st_size, "changed": status.st_mtime_ns}
 
 
+def tree_stamp(path: Path) -> list[dict[str, Any]]:
+    """Stamps of a file, or of all files below a folder."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [file_stamp(file) for file in files if file.is_file()]
+
+
 class Step:
     """One step of the work on a scene, with a record of what it was made from.
 

@@ -16,6 +16,7 @@ COSTS = {
     "near and far": "the scene is scaled by where the cameras were, not by what they see",
 }
 """What the absence of something costs."""
+PARTLY = "the others are learned without"
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Summary:
     def missing(self) -> dict[str, str]:
         """What is missing on at least one frame, and what that costs."""
         return {
-            name if have == 0 else f"{name} ({have} of {total})": COSTS[name]
+            f"no {name}" if have == 0 else f"{name} on {have} of {total}": COSTS[name] if have == 0 else PARTLY
             for name, (have, total) in self.counts.items()
             if have < total
         }
@@ -62,7 +63,7 @@ class Summary:
         lines += [f"  left out: {sentence}" for sentence in self.left_out]
         lines += error_lines(self.pose_check, self.pair_names)
         lines += [f"  {name}: {value}" for name, value in self.details.items()]
-        lines += [f"  no {name}: {cost}" for name, cost in self.missing.items()]
+        lines += [f"  {what}: {cost}" for what, cost in self.missing.items()]
         lines += [f"  warning: {sentence}" for sentence in self.warnings]
         lines += [f"  error: {sentence}" for sentence in self.errors]
         return lines

@@ -18,7 +18,7 @@ NAMES = [f"images/shot_{k:02d}.png" for k in range(FRAMES)]
 
 def frames(indices=range(FRAMES), width=WIDTH, height=HEIGHT, count=FRAMES) -> Frames:
     taken = [Frame(f"shot_{k:02d}.png", 0.1 * k, f"shot_{k:02d}.png", k) for k in indices]
-    return Frames(taken, width, height, WIDTH, HEIGHT, count, [])
+    return Frames(taken, width, height, WIDTH, HEIGHT, count, [], [])
 
 
 def write_matrices(path, matrices):

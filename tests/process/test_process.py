@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import torch
 from clips import FRAMES, HEIGHT, WIDTH, draw, poses, write_folder, write_llff, write_video
-from conftest import make
+from conftest import make, silent
+from PIL import Image
 
 from semflow_nerfstudio.cli.process import Process
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.modalities import read_disparity, read_flow, read_mask
 from semflow_nerfstudio.data.transforms import SemFlowDataParserConfig
+from semflow_nerfstudio.process.frames import FrameOptions
 from semflow_nerfstudio.process.interfaces import ImportedLabels
 from semflow_nerfstudio.process.optical_flow import DIS
+from semflow_nerfstudio.process.pipeline import ProcessOptions, process_scene
 
 
 def parse(scene):
@@ -62,7 +65,7 @@ def test_the_summary_says_what_is_missing(scene):
     summary = json.loads((scene / "process/summary.json").read_text())
     assert summary["errors"] == [] and summary["pose_check"]["error"] < 0.2
     assert len(summary["pair_names"]) == FRAMES - 1
-    assert set(summary["missing"]) == {"labels", "disparity or depth"}
+    assert set(summary["missing"]) == {"no labels", "no disparity or depth"}
 
 
 def test_nothing_is_done_twice_and_only_what_changed_is_done_again(clip, tmp_path, flows_made):
@@ -158,41 +161,27 @@ def test_disparity_of_any_size_by_name_or_by_place(clip, tmp_path):
         make(clip / "images", tmp_path / "s", disparity=folder, **options)
 
 
-class Painted:
-    """An importer that calls the upper half of the first frame sky."""
+def test_labels_and_report_have_their_places(clip, tmp_path):
+    told, skips = [], []
 
-    calls = 0
-
-    def __call__(self, source, frames, out, size, progress):
-        from PIL import Image
-
-        Painted.calls += 1
+    def paint(source, frames, skipped, out, size, progress):
+        """Calls the upper half of the first frame sky."""
+        skips.append(skipped)
         ids = np.zeros((size[1], size[0]), np.uint8)
         ids[: size[1] // 2] = 1
-        (out / "labels").mkdir(exist_ok=True)
         path = out / "labels" / frames[0].name
         Image.fromarray(ids).save(path)
         return ImportedLabels({frames[0].name: path}, [{"name": "ground"}, {"name": "sky"}])
-
-    def stamp(self, source):
-        return str(source)
-
-
-def test_labels_and_report_have_their_places(clip, tmp_path):
-    from conftest import silent
-
-    from semflow_nerfstudio.process.pipeline import ProcessOptions, process_scene
-
-    told = []
 
     def report(folder):
         told.append(json.loads((folder / "process/summary.json").read_text())["counts"]["labels"])
         return folder / "report.html"
 
-    options = ProcessOptions(poses=str(clip), labels=clip, near=3.0, far=9.0)
+    taken = FrameOptions(count=5)
+    options = ProcessOptions(poses=str(clip), frames=taken, labels=clip / "poses_bounds.npy", near=3.0, far=9.0)
     for _ in range(2):
-        summary = process_scene(clip / "images", tmp_path / "s", options, silent, Painted(), report)
-    assert Painted.calls == 1 and told == [[1, FRAMES]] * 2 and summary.details["report"].endswith("report.html")
+        summary = process_scene(clip / "images", tmp_path / "s", options, silent, paint, report)
+    assert skips == [["shot_03.png"]] and told == [[1, 5]] * 2 and summary.details["report"].endswith("report.html")
     outputs = parse(tmp_path / "s")
     assert outputs.metadata["frames"][0].labels is not None and outputs.metadata["frames"][1].labels is None
     assert outputs.metadata["scenes"][0].classes.names == ("ground", "sky")
