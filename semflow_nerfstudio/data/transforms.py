@@ -159,7 +159,7 @@ class SemFlowDataParser(Nerfstudio):
             return self.config.auto_scale_poses
         if file.near is None:
             raise SceneDataError(
-                f"{file.path} has all cameras in one place and no near and far, so nothing tells how large the scene is: "
+                f"{file.path} has all cameras in one place and no near and far, so nothing tells the scene's size: "
                 "write near and far."
             )
         return False
