@@ -161,7 +161,7 @@ class SemanticFlowModel(Model):
     @property
     def static_stage(self) -> bool:
         """Whether only the static field is trained."""
-        return self.training and self.has_motion and self.step < self.config.static_steps
+        return self.training and self.step < self.config.static_steps
 
     # ------------------------------------------------------------------ the way of a ray
 
@@ -296,7 +296,7 @@ class SemanticFlowModel(Model):
                 batch, part.rows, part.rays.metadata["directions_norm"], self.first_frame[part.name], self.device
             )
             if self.static_stage:
-                losses = static_losses(part.rendered, seen, w)
+                losses = static_losses(scene, part.rendered, seen, w)
             else:
                 direction = 1 if self.step % 2 else -1
                 losses = dynamic_losses(
