@@ -11,10 +11,12 @@ from rich.markup import escape
 
 from semflow_nerfstudio.cli.bench import Bench
 from semflow_nerfstudio.cli.complete import Complete
+from semflow_nerfstudio.cli.check import Check
 from semflow_nerfstudio.cli.demo import Demo
 from semflow_nerfstudio.cli.evaluate import Evaluate
 from semflow_nerfstudio.cli.export import Export
 from semflow_nerfstudio.cli.make_scene import MakeScene
+from semflow_nerfstudio.cli.process import Process
 from semflow_nerfstudio.cli.render import Render
 from semflow_nerfstudio.cli.select import Select
 from semflow_nerfstudio.cli.track import Track
@@ -22,6 +24,8 @@ from semflow_nerfstudio.cli.track import Track
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[MakeScene, tyro.conf.subcommand("make-scene")]
+    | Annotated[Process, tyro.conf.subcommand("process")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Evaluate, tyro.conf.subcommand("eval")]
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Select, tyro.conf.subcommand("select")]

@@ -149,16 +149,30 @@ class SemFlowDataParser(Nerfstudio):
         """nerfstudio's outputs at full size: its own downscaling wants folders of smaller images."""
         if split not in self._parent:
             factor, self.downscale_factor = self.downscale_factor, 1
+            scaling, self.config.auto_scale_poses = self.config.auto_scale_poses, self._scales_by_positions()
             try:
                 self._parent[split] = super()._generate_dataparser_outputs(split)
             finally:
-                self.downscale_factor = factor
+                self.downscale_factor, self.config.auto_scale_poses = factor, scaling
             if not self._parent[split].image_filenames:
                 raise SceneDataError(
                     f"{self.config.data} has too few frames for a {split} split: change --train-split-fraction or use "
                     "--eval-mode interval or all."
                 )
         return self._parent[split]
+
+    def _scales_by_positions(self) -> bool:
+        """nerfstudio's option, off where all cameras stand in one place: it would divide by zero."""
+        file = self._transforms()
+        positions = np.stack([frame.pose[:, 3] for frame in file.frames])
+        if not self.config.auto_scale_poses or np.ptp(positions, axis=0).any():
+            return self.config.auto_scale_poses
+        if file.near is None:
+            raise SceneDataError(
+                f"{file.path} has all cameras in one place and no near and far, so nothing tells the scene's size: "
+                "write near and far."
+            )
+        return False
 
     def _factor(self) -> int:
         factor = self.config.downscale_factor if self.downscale_factor is None else self.downscale_factor

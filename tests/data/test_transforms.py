@@ -249,3 +249,20 @@ def test_schema_describes_what_the_parser_reads(tmp_path):
     documented = (SCHEMA.parent / "data-formats.md").read_text()
     example = json.loads(documented.split("```json")[1].split("```")[0])
     assert validator.is_valid(example)
+
+
+def test_cameras_in_one_place_need_near_and_far(tmp_path):
+    folder = write_transforms(tmp_path, TIMES, near=1.0, far=5.0)
+
+    def stand_still(meta):
+        for frame in meta["frames"]:
+            frame["transform_matrix"] = meta["frames"][0]["transform_matrix"]
+
+    edit_transforms(folder, stand_still)
+    outputs = parse(folder)
+    assert torch.isfinite(outputs.cameras.camera_to_worlds).all()
+    (record,) = outputs.metadata["scenes"]
+    assert 0 < record.near < record.far < 4
+    edit_transforms(folder, lambda meta: [meta.pop(key) for key in ("near", "far")])
+    with pytest.raises(SceneDataError, match="all cameras in one place"):
+        parse(folder)

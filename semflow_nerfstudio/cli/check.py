@@ -1,0 +1,31 @@
+"""`semflow check`: is a scene fit for training?"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass
+class Check:
+    """Read a scene from anywhere and say what is in it, what is missing and what that costs, and what is wrong.
+
+    The exit code is 1 if something is wrong.
+    """
+
+    scene: tyro.conf.Positional[Path]
+    """Folder with transforms.json, or in the Semantic Dynamic Scene layout."""
+
+    def main(self) -> None:
+        """Check, showing progress."""
+        from semflow_nerfstudio.cli.report import progress
+        from semflow_nerfstudio.process.check import check_scene
+
+        with progress("Comparing poses with the flow") as update:
+            summary = check_scene(self.scene, update)
+        print("\n".join(summary.lines()))
+        if summary.errors:
+            sys.exit(1)
