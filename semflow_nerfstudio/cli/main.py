@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from semflow_nerfstudio.cli.bench import Bench
-from semflow_nerfstudio.cli.complete import Complete
 from semflow_nerfstudio.cli.check import Check
+from semflow_nerfstudio.cli.complete import Complete
 from semflow_nerfstudio.cli.demo import Demo
 from semflow_nerfstudio.cli.evaluate import Evaluate
 from semflow_nerfstudio.cli.export import Export
