@@ -33,7 +33,8 @@ from semflow_nerfstudio.training.objective import (
     on_background,
     static_losses,
 )
-from semflow_nerfstudio.visuals.outputs import camera_outputs
+from semflow_nerfstudio.visuals.display import Display
+from semflow_nerfstudio.visuals.outputs import Classes, camera_outputs
 
 
 @dataclass
@@ -80,6 +81,8 @@ class SemanticFlowModel(Model):
     config: SemanticFlowModelConfig
     class_colors: Tensor
     """RGB in [0, 1] of the classes, (C, 3)."""
+    foreground: Tensor
+    """Which classes are foreground, bool (C,)."""
 
     def populate_modules(self) -> None:
         """Build the scenes and what they share from the datamanager's frames."""
@@ -109,6 +112,7 @@ class SemanticFlowModel(Model):
         self.first_frame, count = {}, 0
         for name, f in frames.items():
             self.first_frame[name], count = count, count + len(f.cameras)
+        self.display = Display()
         self.train_psnr = torch.zeros(())
         self.step = 0
         self._maps: dict[str, tuple[tuple[int, ...] | None, Tensor]] = {}
@@ -157,6 +161,11 @@ class SemanticFlowModel(Model):
     def update_to_step(self, step: int) -> None:
         """A checkpoint of this step was loaded."""
         self.set_step(step)
+
+    @property
+    def classes(self) -> Classes:
+        """Names, colours and foreground of the classes."""
+        return Classes(self.class_names, self.class_colors, self.foreground)
 
     @property
     def static_stage(self) -> bool:
@@ -223,7 +232,8 @@ class SemanticFlowModel(Model):
         return camera_outputs(
             super().get_outputs_for_camera(camera, obb_box),
             camera,
-            self.class_colors,
+            self.classes,
+            self.display,
             self.config.overlay_opacity,
             self.config.flow_color_scale,
         )

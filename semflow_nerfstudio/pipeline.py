@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torchvision.utils import save_image
 
 from semflow_nerfstudio.model import SemanticFlowModel
+from semflow_nerfstudio.viewer.panel import semantics_control
 
 
 @dataclass
@@ -34,6 +35,7 @@ class SemanticFlowPipeline(VanillaPipeline):
         # times slower from some 800 steps on. Threads inherit the setting, so it comes before any are started.
         torch.set_flush_denormal(True)
         super().__init__(*args, **kwargs)
+        self.semantics = semantics_control(self)
 
     def get_average_image_metrics(
         self,

@@ -1,0 +1,122 @@
+"""How pictures show classes: colours, which of them, how strongly, what is highlighted. Rendering is not touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from semflow_nerfstudio.visuals.colors import Rgb, overlay
+
+HIGHLIGHT_COLOR: Rgb = (1.0, 0.85, 0.1)
+_TINT = 0.35
+_SUBDUED = 0.45
+_SEEN = 0.5
+"""Accumulation from which on a pixel shows something."""
+
+Membership = Callable[[Float[Tensor, "N 3"], Float[Tensor, "N"]], Int[Tensor, "N"]]
+"""(points in scene units, times in [0, 1]) -> instance ids, -1 for none."""
+
+
+@dataclass(frozen=True)
+class Display:
+    """How pictures show classes. A value: change it with `dataclasses.replace`."""
+
+    opacity: float | None = None
+    """Of the classes' colours in `semantics_overlay`; None: the model's own."""
+    colors: Mapping[str, Rgb] = field(default_factory=dict)
+    """RGB in [0, 1] of classes that are not to have the data set's colour."""
+    hidden: frozenset[str] = frozenset()
+    """Classes that are left uncoloured."""
+    probability_of: str | None = None
+    """Class of the `class_probability` output; None: the first foreground class."""
+    highlight: tuple[str, ...] = ()
+    """What is tinted and outlined: "class:NAME", "instance:ID", "moving", "static"."""
+
+    def class_colors(
+        self, names: Sequence[str], colors: Float[Tensor, "C 3"], device: torch.device | None = None
+    ) -> Float[Tensor, "C 3"]:
+        """The classes' colours, with this display's in place."""
+        result = colors.to(device or colors.device, copy=True)
+        for name, color in self.colors.items():
+            if name in names:
+                result[list(names).index(name)] = result.new_tensor(color)
+        return result
+
+    def colored(self, names: Sequence[str], device: torch.device) -> Bool[Tensor, "C"]:
+        """Which classes are coloured."""
+        return torch.tensor([name not in self.hidden for name in names], dtype=torch.bool, device=device)
+
+    def probability_class(self, names: Sequence[str], foreground: Sequence[bool]) -> int:
+        """Id of the class that `class_probability` shows.
+
+        Raises:
+            ValueError: there is no such class.
+        """
+        if self.probability_of is None:
+            return next((index for index, is_foreground in enumerate(foreground) if is_foreground), 0)
+        return class_index(self.probability_of, names)
+
+
+def class_index(name: str, names: Sequence[str]) -> int:
+    """Id of a class by its name. ValueError, which names those there are, if there is none."""
+    if name not in names:
+        raise ValueError(f"there is no class '{name}'; the classes are {', '.join(names) or 'none'}")
+    return list(names).index(name)
+
+
+def subdued(rgb: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """Dark grey version of colours: what is there, but not asked for."""
+    return (rgb.mean(-1, keepdim=True) * _SUBDUED).expand_as(rgb)
+
+
+def target_mask(
+    rays: Mapping[str, Float[Tensor, "H W C"]],
+    target: str,
+    names: Sequence[str],
+    time: float,
+    membership: Membership | None = None,
+) -> Bool[Tensor, "H W"]:
+    """Pixels that show a target.
+
+    Args:
+        rays: The model's outputs of every ray: `accumulation`, `dynamicness`, `here` and, with classes, `logits`.
+        target: "class:NAME", "instance:ID", "moving" or "static".
+        names: Class names.
+        time: Of the image, in [0, 1].
+        membership: Which instance points belong to; without it no pixel shows an instance.
+
+    Raises:
+        ValueError: the target is none of these, or its class does not exist.
+    """
+    seen = rays["accumulation"][..., 0] > _SEEN
+    if target in ("moving", "static"):
+        moves = rays["dynamicness"][..., 0] > rays["accumulation"][..., 0] / 2
+        return seen & (moves if target == "moving" else ~moves)
+    kind, _, which = target.partition(":")
+    if kind == "class":
+        index = class_index(which, names)
+        return seen & (rays["logits"].argmax(-1) == index)
+    if kind == "instance" and which.lstrip("-").isdigit():
+        if membership is None:
+            return torch.zeros_like(seen)
+        points = rays["here"].reshape(-1, 3)
+        return seen & (membership(points, torch.full_like(points[:, 0], time)) == int(which)).reshape(seen.shape)
+    raise ValueError(f"'{target}' is no selection: use class:NAME, instance:ID, moving or static")
+
+
+def highlighted(
+    rgb: Float[Tensor, "H W 3"], mask: Bool[Tensor, "H W"], color: Rgb = HIGHLIGHT_COLOR
+) -> Float[Tensor, "H W 3"]:
+    """Tint what a mask covers, and outline it."""
+    if not bool(mask.any()):
+        return rgb
+    tint = rgb.new_tensor(color)
+    width = max(1, round(mask.shape[1] / 320))
+    outside = F.max_pool2d((~mask)[None, None].to(rgb), 2 * width + 1, stride=1, padding=width)[0, 0] > 0
+    tinted = overlay(rgb, tint.expand_as(rgb), _TINT, mask)
+    return torch.where((mask & outside)[..., None], tint, tinted)
