@@ -45,7 +45,7 @@ def outputs(display: Display, membership=None) -> dict[str, Tensor]:
 def test_names_of_outputs_do_not_depend_on_the_display() -> None:
     plain = outputs(Display())
     other = outputs(Display(0.1, {"dog": (1, 1, 0)}, frozenset({"wall"}), "cat", ("class:dog", "moving")))
-    assert list(plain) == list(other) and list(plain)[0] == "rgb"
+    assert list(plain) == list(other) and next(iter(plain)) == "rgb"
 
 
 def test_colours_and_opacity() -> None:
@@ -87,7 +87,7 @@ def test_masks_of_targets() -> None:
     assert mask("instance:7", left_half_at_the_right_time) == [[1, 0, 0, 0]] * 2
     assert mask("instance:7") == [[0, 0, 0, 0]] * 2
     for wrong in ("dog", "class:cow", "instance:x", ""):
-        with pytest.raises(ValueError, match="no selection|no class"):
+        with pytest.raises(ValueError, match=r"no selection|no class"):
             mask(wrong)
 
 
