@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,9 @@ from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.models.base_model import Model, ModelConfig
 from torch import Tensor, nn
 
+from semflow_nerfstudio.editing.edits import Edits
+from semflow_nerfstudio.editing.scene_state import SceneState, check_known
+from semflow_nerfstudio.editing.targets import Objects
 from semflow_nerfstudio.evaluation.image_metrics import ImageEvaluation
 from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_rays, seen_motion, seen_points
 from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig, Proposed, proposal_losses
@@ -33,7 +37,7 @@ from semflow_nerfstudio.training.objective import (
     on_background,
     static_losses,
 )
-from semflow_nerfstudio.visuals.display import Display
+from semflow_nerfstudio.visuals.display import Display, Membership
 from semflow_nerfstudio.visuals.outputs import Classes, camera_outputs
 
 
@@ -83,6 +87,7 @@ class SemanticFlowModel(Model):
     """RGB in [0, 1] of the classes, (C, 3)."""
     foreground: Tensor
     """Which classes are foreground, bool (C,)."""
+    _edits: Edits | None
 
     def populate_modules(self) -> None:
         """Build the scenes and what they share from the datamanager's frames."""
@@ -113,9 +118,12 @@ class SemanticFlowModel(Model):
         for name, f in frames.items():
             self.first_frame[name], count = count, count + len(f.cameras)
         self.display = Display()
+        self.membership: Membership | None = None
+        """Finds the instances that the display highlights."""
         self.train_psnr = torch.zeros(())
         self.step = 0
         self._maps: dict[str, tuple[tuple[int, ...] | None, Tensor]] = {}
+        self._scene_state, self._edits = SceneState(), None
 
     def scene(self, name: str) -> Scene:
         """A scene by name."""
@@ -163,11 +171,6 @@ class SemanticFlowModel(Model):
         self.set_step(step)
 
     @property
-    def classes(self) -> Classes:
-        """Names, colours and foreground of the classes."""
-        return Classes(self.class_names, self.class_colors, self.foreground)
-
-    @property
     def static_stage(self) -> bool:
         """Whether only the static field is trained."""
         return self.training and self.has_motion and self.step < self.config.static_steps
@@ -188,8 +191,8 @@ class SemanticFlowModel(Model):
     def render_scene(self, name: str, rows: Int[Tensor, "R"] | None, rays: RayBundle) -> SceneOutputs:
         """Rays of one scene -> samples -> rendered."""
         scene, sampler = self.scene(name), self.samplers[name]
-        times = self.ray_times(rays, scene)
-        samples, proposed = sampler(rays, times, scene)
+        times, edits = self.ray_times(rays, scene), self.edits(name)
+        samples, proposed = sampler(rays, times, scene) if edits is None else edits.sample(rays, times, sampler)
         rendered = render_rays(
             scene,
             self.shared,
@@ -208,6 +211,9 @@ class SemanticFlowModel(Model):
         out = part.rendered
         renderer = self.renderer_rgb
         background = renderer.get_background_color(renderer.background_color, out.rgb.shape, out.rgb.device)
+        edits = self.edits(part.name)
+        if edits is not None and edits.background is not None:
+            background = torch.tensor(edits.background, device=out.rgb.device)
         outputs = {
             "rgb": out.rgb + (1 - out.accumulation[:, None]) * background,
             "accumulation": out.accumulation[:, None],
@@ -229,14 +235,68 @@ class SemanticFlowModel(Model):
         `depth` is the distance along the ray in scene units, `label` the class id, `flow` the motion of what is seen
         to the next frame time, as this same camera would see it.
         """
+        colors, shown = self.shown_classes()
         return camera_outputs(
             super().get_outputs_for_camera(camera, obb_box),
             camera,
-            self.classes,
+            Classes(self.class_names, colors, self.foreground),
+            shown,
             self.display,
             self.config.overlay_opacity,
             self.config.flow_color_scale,
+            self.membership,
         )
+
+    # ------------------------------------------------------------------ edits
+
+    @property
+    def scene_state(self) -> SceneState:
+        """The edits that pictures show."""
+        return self._scene_state
+
+    def set_scene_state(self, state: SceneState, instances: Objects | None = None) -> None:
+        """Show a scene edited. This is no part of checkpoints; training and evaluation do not see it.
+
+        Args:
+            state: The edits; an empty state shows everything as it is.
+            instances: The edited scene's instances, needed where the state names a class or an instance.
+
+        Raises:
+            ValueError: the state names a scene, class or instance that is not there.
+        """
+        check_known(state, self.class_names, None, list(self.scenes))
+        name = self.edited_scene(state)
+        edits = Edits(state, self.scene(name), instances, self.class_names) if state.edits_scene else None
+        self._scene_state, self._edits = state, edits
+
+    def edited_scene(self, state: SceneState) -> str:
+        """Name of the scene that a state edits."""
+        return state.scene or self.config.default_scene or next(iter(self.scenes))
+
+    def edits(self, name: str) -> Edits | None:
+        """What is to be edited in a scene's pictures; never in training."""
+        if self.training or self._edits is None or self.edited_scene(self._scene_state) != name:
+            return None
+        return self._edits
+
+    @contextmanager
+    def unedited(self) -> Iterator[None]:
+        """Within this context pictures show scenes as they were learnt: for scores."""
+        kept = self._scene_state, self._edits, self.display
+        self._scene_state, self._edits, self.display = SceneState(), None, Display()
+        try:
+            yield
+        finally:
+            self._scene_state, self._edits, self.display = kept
+
+    def shown_classes(self) -> tuple[Float[Tensor, "C 3"], Bool[Tensor, "C"]]:
+        """Colours of the classes as edited, and which are coloured at all."""
+        colors, shown = self.class_colors.clone(), torch.ones_like(self.foreground)
+        for index, name in enumerate(self.class_names):
+            if name in self._scene_state.class_colors:
+                colors[index] = torch.tensor(self._scene_state.class_colors[name])
+            shown[index] = name not in self._scene_state.hidden_classes
+        return colors, shown
 
     # ------------------------------------------------------------------ pieces
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,20 @@ class SemanticFlowPipeline(VanillaPipeline):
         super().__init__(*args, **kwargs)
         self.semantics = semantics_control(self)
 
+    def get_eval_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """nerfstudio's, of scenes as they were learnt: what the viewer edits is not scored."""
+        with self._unedited():
+            return super().get_eval_loss_dict(step)
+
+    def get_eval_image_metrics_and_images(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """nerfstudio's, of scenes as they were learnt."""
+        with self._unedited():
+            return super().get_eval_image_metrics_and_images(step)
+
+    def _unedited(self) -> AbstractContextManager[None]:
+        assert isinstance(self.model, SemanticFlowModel)
+        return self.model.unedited()
+
     def get_average_image_metrics(
         self,
         data_loader: Any,
@@ -56,7 +71,8 @@ class SemanticFlowPipeline(VanillaPipeline):
             task = progress.add_task("", total=len(data_loader))
             for index, (camera, batch) in enumerate(data_loader):
                 start = time.perf_counter()
-                outputs = model.get_outputs_for_camera(camera=camera)
+                with model.unedited():
+                    outputs = model.get_outputs_for_camera(camera=camera)
                 speeds.append(float(camera.height * camera.width) / (time.perf_counter() - start))
                 _, pictures = model.get_image_metrics_and_images(outputs, batch)
                 if output_path is not None:

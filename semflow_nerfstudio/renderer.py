@@ -25,6 +25,7 @@ from semflow_nerfstudio.rendering.compositing import (
     opacities,
     paper_blended_weights,
 )
+from semflow_nerfstudio.rendering.edited import EditedSamples
 from semflow_nerfstudio.rendering.samples import Samples, heaviest, pick, pick_weights
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.shared import SharedNetworks
@@ -65,6 +66,9 @@ class FlowPass:
     picked: Int[Tensor, "Q k"]
     """Which of their samples."""
     points: Float[Tensor, "Q k 3"]
+    """Where the fields are read: in an edited scene not always where it shows."""
+    times: Float[Tensor, "Q 1"]
+    """And when."""
     window: TimeWindow
     trajectories: Float[Tensor, "Q k K 3"]
     weights: Float[Tensor, "Q k"]
@@ -72,10 +76,17 @@ class FlowPass:
     shared_logits: Float[Tensor, "Q k C"] | None = None
     """Logits of the flows, without the scene's residual."""
     logits: Float[Tensor, "Q k C"] | None = None
+    turn: Float[Tensor, "Q k 3 3"] | None = None
+    """In an edited scene, how motions turn and scale on their way to the picture."""
+    drift: Float[Tensor, "Q k 3"] | None = None
+    """And what is added to a motion to the next frame."""
 
     def displacement(self, step: int) -> Float[Tensor, "Q k 3"]:
         """Motion to the window's time `step` frames from the last one at or before the rays' times."""
-        return self.trajectories[:, :, self.window.center + step] - self.points
+        motion = self.trajectories[:, :, self.window.center + step] - self.points
+        if self.turn is None or self.drift is None:
+            return motion
+        return (self.turn @ motion[..., None])[..., 0] + step * self.drift
 
     def exists(self, step: int) -> Tensor:
         """Bool (Q,): whether that time exists."""
@@ -139,7 +150,7 @@ def render_rays(
     Args:
         scene: Its fields, times and frames.
         shared: The networks that read flows; None where nothing is labelled.
-        samples: Where to sample.
+        samples: Where to sample; those of an edited scene (`EditedSamples`) say what it shows there.
         config: How.
         maps: Feature maps of the scene's frames.
         static_only: Leave the dynamic field out (the first stage of training).
@@ -148,10 +159,13 @@ def render_rays(
             ghosts of the movers and loses what they hide.
         training: The rays' times are exactly frame times, and all mover rays get flows.
     """
-    static = scene.static(samples)
+    edited = samples if isinstance(samples, EditedSamples) else None
+    static = scene.static(samples) if edited is None else edited.static(scene)
     if moving is not None:
         static = static.stop_gradient(moving)
     static_alphas = opacities(static.density, samples.deltas)
+    if edited is not None:
+        static_alphas = edited.faded(static_alphas)
     static_weights = field_weights(static_alphas)
     if static_only:
         static_rgb = composite(static_weights, static.rgb)
@@ -192,8 +206,12 @@ def add_movers(
     rays = slice(None) if mover_rays is None else mover_rays
     moving = samples if mover_rays is None else samples.rays(mover_rays)
     evaluate = scene.dynamic if training else scene.dynamic_between_frames
-    dynamic = evaluate(moving.positions, moving.times, moving.sample_directions)
-    alphas = opacities(dynamic.density, moving.deltas)
+    if isinstance(samples, EditedSamples):
+        dynamic = samples.dynamic(scene)
+        alphas = samples.faded(opacities(dynamic.density, samples.deltas), dynamic.blend)
+    else:
+        dynamic = evaluate(moving.positions, moving.times, moving.sample_directions)
+        alphas = opacities(dynamic.density, moving.deltas)
     blended = blended_weights if config.compositing == "normalized" else paper_blended_weights
     weights = blended(static_alphas[rays], alphas, dynamic.blend)
     share = composite(weights.dynamic, dynamic.rgb)
@@ -229,9 +247,17 @@ def trace_flows(scene: Scene, out: Rendered, config: RenderConfig, training: boo
         rays = everything[rows]
     share = out.weights.dynamic[rays]
     picked = heaviest(share, config.flow_samples)
-    points = pick(samples.positions[rays], picked)
+    weights, times, turn, drift = pick_weights(share, picked), samples.times[rays], None, None
+    if isinstance(samples, EditedSamples):
+        if samples.read_times is not None:
+            # Each sample has a time of its own here, so each is a row of its own.
+            rows, rays = (v.repeat_interleave(picked.shape[1]) for v in (rows, rays))
+            picked, weights = picked.reshape(-1, 1), weights.reshape(-1, 1)
+            times = samples.read_times[rays].gather(1, picked)
+        if samples.turn is not None and samples.drift is not None:
+            turn, drift = pick(samples.turn[rays], picked), pick(samples.drift[rays], picked)
+    points = pick(samples.sources[rays], picked)
     timeline = scene.bank.timeline
-    times = samples.times[rays]
     window = timeline.window(timeline.index(times[:, 0]), config.window, at_frames=training)
     trajectories = trace(
         scene.velocity,
@@ -244,7 +270,7 @@ def trace_flows(scene: Scene, out: Rendered, config: RenderConfig, training: boo
         config.substeps,
         config.integrator,
     )
-    return FlowPass(rays, rows, picked, points, window, trajectories, pick_weights(share, picked))
+    return FlowPass(rays, rows, picked, points, times, window, trajectories, weights, turn=turn, drift=drift)
 
 
 def static_semantics(
@@ -259,7 +285,7 @@ def static_semantics(
     picked = heaviest(out.weights.static, config.static_samples)
     logits = torch.zeros(1, device=trunk.device)
     if maps is not None:
-        logits = shared.static_logits(maps, scene.bank, pick(out.samples.positions, picked))
+        logits = shared.static_logits(maps, scene.bank, pick(out.samples.sources, picked))
     stopped = config.semantic_gradient == "stopped"
     if scene.residual:
         kept = pick(trunk, picked)
@@ -287,7 +313,7 @@ def flow_semantics(
             flow.window,
             flow.trajectories,
             flow.points,
-            out.samples.times[flow.rays],
+            flow.times,
             scene.timeline.tau,
         )
     else:

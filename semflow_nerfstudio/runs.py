@@ -103,7 +103,8 @@ def evaluate(run: Run, views: Iterable[int] | None = None, progress: Progress | 
     rays, start = 0, time.perf_counter()
     for done, index in enumerate(chosen):
         batch = dataset.get_data(index)
-        outputs = run.render(dataset.cameras[index : index + 1])
+        with run.model.unedited():
+            outputs = run.render(dataset.cameras[index : index + 1])
         run.model.get_image_metrics_and_images(outputs, batch)
         copies.append(copy_of_same_time(run, dataset, index, batch))
         rays += outputs["rgb"].shape[0] * outputs["rgb"].shape[1]

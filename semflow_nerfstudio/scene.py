@@ -68,7 +68,7 @@ class Scene(nn.Module):
 
     def static(self, samples: Samples) -> FieldOutputs:
         """The static field at the samples."""
-        return self.static_field(self.space(samples.positions), samples.sample_directions)
+        return self.static_field(self.space(samples.sources), samples.sample_directions)
 
     def dynamic(
         self,

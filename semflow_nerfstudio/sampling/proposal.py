@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -40,6 +41,10 @@ class ProposalSamplingConfig:
     """Steps until proposals are trusted fully (mip-NeRF 360, eq. 18)."""
     anneal_slope: float = 10.0
     """How soon they are trusted."""
+
+
+Density = Callable[..., Float[Tensor, "R S 1"]]
+"""(level, positions (R, S, 3), times (R, 1)) -> density, as `Scene.proposal_density`."""
 
 
 class Proposed(NamedTuple):
@@ -84,10 +89,13 @@ class ProposalSampling(nn.Module):
         self.sampler.set_anneal(slope * fraction / ((slope - 1) * fraction + 1))
         self.sampler.step_cb(step)
 
-    def forward(self, rays: RayBundle, times: Float[Tensor, "R 1"], scene: Scene) -> tuple[Samples, Proposed]:
-        """Rays -> samples, and what the proposal losses need."""
+    def forward(
+        self, rays: RayBundle, times: Float[Tensor, "R 1"], scene: Scene, density: Density | None = None
+    ) -> tuple[Samples, Proposed]:
+        """Rays -> samples, and what the proposal losses need; `density` stands in for the scene's own."""
         rays = set_near_far(rays, scene)
-        densities = [partial(scene.proposal_density, i, times=times) for i in range(len(scene.proposal_fields))]
+        density = density or scene.proposal_density
+        densities = [partial(density, i, times=times) for i in range(len(scene.proposal_fields))]
         final, weights, ray_samples = self.sampler(rays, density_fns=densities)
         frustums = final.frustums
         samples = Samples(

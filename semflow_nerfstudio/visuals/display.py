@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,6 @@ from semflow_nerfstudio.visuals.colors import Rgb, overlay
 
 HIGHLIGHT_COLOR: Rgb = (1.0, 0.85, 0.1)
 _TINT = 0.35
-_SUBDUED = 0.45
 _SEEN = 0.5
 """Accumulation from which on a pixel shows something."""
 
@@ -28,28 +27,16 @@ class Display:
 
     opacity: float | None = None
     """Of the classes' colours in `semantics_overlay`; None: the model's own."""
-    colors: Mapping[str, Rgb] = field(default_factory=dict)
-    """RGB in [0, 1] of classes that are not to have the data set's colour."""
-    hidden: frozenset[str] = frozenset()
-    """Classes that are left uncoloured."""
+    unlisted: frozenset[str] = frozenset()
+    """Classes that are left uncoloured for now, besides those that the scene state leaves so."""
     probability_of: str | None = None
     """Class of the `class_probability` output; None: the first foreground class."""
     highlight: tuple[str, ...] = ()
     """What is tinted and outlined: "class:NAME", "instance:ID", "moving", "static"."""
 
-    def class_colors(
-        self, names: Sequence[str], colors: Float[Tensor, "C 3"], device: torch.device | None = None
-    ) -> Float[Tensor, "C 3"]:
-        """The classes' colours, with this display's in place."""
-        result = colors.to(device or colors.device, copy=True)
-        for name, color in self.colors.items():
-            if name in names:
-                result[list(names).index(name)] = result.new_tensor(color)
-        return result
-
-    def colored(self, names: Sequence[str], device: torch.device) -> Bool[Tensor, "C"]:
-        """Which classes are coloured."""
-        return torch.tensor([name not in self.hidden for name in names], dtype=torch.bool, device=device)
+    def listed(self, names: Sequence[str], device: torch.device) -> Bool[Tensor, "C"]:
+        """Which classes may be coloured."""
+        return torch.tensor([name not in self.unlisted for name in names], dtype=torch.bool, device=device)
 
     def probability_class(self, names: Sequence[str], foreground: Sequence[bool]) -> int:
         """Id of the class that `class_probability` shows.
@@ -67,11 +54,6 @@ def class_index(name: str, names: Sequence[str]) -> int:
     if name not in names:
         raise ValueError(f"there is no class '{name}'; the classes are {', '.join(names) or 'none'}")
     return list(names).index(name)
-
-
-def subdued(rgb: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """Dark grey version of colours: what is there, but not asked for."""
-    return (rgb.mean(-1, keepdim=True) * _SUBDUED).expand_as(rgb)
 
 
 def target_mask(

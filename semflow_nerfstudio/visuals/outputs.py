@@ -12,7 +12,7 @@ from torch import Tensor
 from semflow_nerfstudio.cameras import FrameCameras
 from semflow_nerfstudio.rendering.compositing import entropy
 from semflow_nerfstudio.visuals.colors import colorize_labels, flow_to_rgb, overlay
-from semflow_nerfstudio.visuals.display import Display, Membership, highlighted, subdued, target_mask
+from semflow_nerfstudio.visuals.display import Display, Membership, highlighted, target_mask
 
 HIGHLIGHTED = {"rgb", "semantics", "semantics_overlay"}
 """Outputs that show a highlight."""
@@ -31,6 +31,7 @@ def camera_outputs(
     rays: dict[str, Float[Tensor, "H W C"]],
     camera: Cameras,
     classes: Classes,
+    shown: Bool[Tensor, "C"],
     display: Display,
     opacity: float,
     flow_scale: float,
@@ -42,6 +43,7 @@ def camera_outputs(
         rays: The model's outputs of every ray, with `logits`, `here` and `there` (scene units) among them.
         camera: The camera that the image was rendered for.
         classes: Names, colours and which of them are foreground.
+        shown: Which classes are coloured; pictures of classes leave the others black or as they are.
         display: How classes are shown.
         opacity: Of the classes' colours in the overlay, where the display does not say.
         flow_scale: Motion, as a share of the image width, that gets the full colour.
@@ -51,11 +53,10 @@ def camera_outputs(
     if "logits" in rays:
         probabilities = rays["logits"].softmax(-1)
         label = probabilities.argmax(-1)
-        colored = display.colored(classes.names, label.device)[label]
-        colors = colorize_labels(label, display.class_colors(classes.names, classes.colors, label.device))
+        colored = (shown.to(label.device) & display.listed(classes.names, label.device))[label]
         strength = opacity if display.opacity is None else display.opacity
-        outputs["semantics"] = torch.where(colored[..., None], colors, subdued(rays["rgb"]))
-        outputs["semantics_overlay"] = overlay(rays["rgb"], colors, strength, colored)
+        outputs["semantics"] = colorize_labels(torch.where(colored, label, -1), classes.colors)
+        outputs["semantics_overlay"] = overlay(rays["rgb"], outputs["semantics"], strength, colored)
     outputs |= {name: rays[name] for name in ("static_rgb", "dynamic_rgb", "dynamicness")}
     outputs["flow"] = flow_to_rgb(object_flow(rays["here"], rays["there"], camera), flow_scale * rays["rgb"].shape[1])
     if "logits" in rays:
