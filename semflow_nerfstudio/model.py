@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -57,6 +57,8 @@ class SemanticFlowModelConfig(ModelConfig):
     """Proposal sampling."""
     losses: LossWeights = field(default_factory=LossWeights)
     """Weights of the losses."""
+    time: bool = True
+    """Whether anything may move. Off: the static field alone, taught by all pixels, whatever moves there."""
     static_steps: int = 250
     """Steps of the first stage, which trains the static field alone on what does not move (needs motion masks)."""
     mover_ray_share: float = 0.5
@@ -105,6 +107,8 @@ class SemanticFlowModel(Model):
                 f"default_scene is '{self.config.default_scene}', but the scenes are {known}; name one of them"
             )
         num_classes = len(self.class_names)
+        if num_classes and not (self.config.render.flow_features or self.config.scene.residual):
+            raise ValueError("render.flow_features and scene.residual are both off: nothing is left to tell classes by")
         self.scenes = nn.ModuleDict({name: Scene(f, self.config.scene, num_classes) for name, f in frames.items()})
         self.shared = SharedNetworks(self.config.shared, num_classes) if num_classes else None
         self.samplers = nn.ModuleDict(
@@ -172,7 +176,9 @@ class SemanticFlowModel(Model):
 
     @property
     def static_stage(self) -> bool:
-        """Whether only the static field is trained."""
+        """Whether only the static field is rendered: at the start of training, or where nothing may move."""
+        if not self.config.time:
+            return True
         return self.training and self.has_motion and self.step < self.config.static_steps
 
     # ------------------------------------------------------------------ the way of a ray
@@ -321,7 +327,8 @@ class SemanticFlowModel(Model):
 
     def known_moving(self, rays: RayBundle) -> Bool[Tensor, "R"] | None:
         """In training, which rays the motion masks know to show something that moves."""
-        moving = rays.metadata.get("moving") if self.training and rays.metadata else None
+        known = self.training and self.config.time and rays.metadata
+        moving = rays.metadata.get("moving") if known else None
         return moving.reshape(-1) if isinstance(moving, Tensor) else None
 
     def mover_rays(self, rays: RayBundle) -> Int[Tensor, "M"] | None:
@@ -365,6 +372,8 @@ class SemanticFlowModel(Model):
             seen = observe(
                 batch, part.rows, part.rays.metadata["directions_norm"], self.first_frame[part.name], self.device
             )
+            if not self.config.time:
+                seen = replace(seen, motion=torch.zeros_like(seen.frame, dtype=torch.uint8))
             if self.static_stage:
                 losses = static_losses(part.rendered, seen, w)
             else:

@@ -37,8 +37,10 @@ class RenderConfig:
 
     window: int = 3
     """Times of the window whose frames a flow reads (odd; the paper's K)."""
+    window_stride: int = 1
+    """Frames from one window time to the next; 0: as many as spread the window over the whole clip."""
     substeps: int = 1
-    """Integration steps from one window time to the next."""
+    """Integration steps from one frame to the next."""
     integrator: Integrator = "midpoint"
     """How the flow field is integrated."""
     static_samples: int = 4
@@ -51,8 +53,17 @@ class RenderConfig:
     """Blended weights that sum to one minus the transmittance, or the reference's, which can exceed one."""
     semantic_gradient: Literal["joint", "stopped"] = "joint"
     """Whether labels shape the densities."""
+    semantic_weights: Literal["density", "uniform"] = "density"
+    """What logits are composited with: the densities' weights, or the same weight for all samples of a ray that get
+    semantics (split between the fields by the blending weight alone); with all samples, nothing of the densities."""
     flow_features: bool = True
     """Semantics from flow features; off: from the fields' own trunk features alone."""
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.window % 2 == 0:
+            raise ValueError(f"render.window is {self.window}: use an odd number, the rays' own time in the middle")
+        if self.window_stride < 0 or self.substeps < 1:
+            raise ValueError("render.window_stride must be 0 or more and render.substeps at least 1")
 
 
 @dataclass
@@ -90,7 +101,7 @@ class FlowPass:
 
     def exists(self, step: int) -> Tensor:
         """Bool (Q,): whether that time exists."""
-        return self.window.weight[:, self.window.center + step] > 0
+        return self.window.exists[:, self.window.center + step]
 
 
 @dataclass
@@ -187,7 +198,8 @@ def render_rays(
     out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config)
     if out.flow is not None:
         out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config)
-        weigh = out.flow.weights.detach() if config.semantic_gradient == "stopped" else out.flow.weights
+        blend = None if out.dynamic is None else pick(out.dynamic.blend[out.flow.rows], out.flow.picked)
+        weigh = semantic_weights(out.flow.weights, blend, config)
         out.logits = out.logits.index_add(0, out.flow.rays, composite(weigh, out.flow.logits))
     return out
 
@@ -240,7 +252,7 @@ def trace_flows(scene: Scene, out: Rendered, config: RenderConfig, training: boo
     """Samples -> trajectories: the heaviest dynamic samples of the rays that show motion, through the time window."""
     samples = out.samples
     everything = torch.arange(samples.starts.shape[0], device=samples.starts.device)[out.mover_rays]
-    if training:
+    if training or config.semantic_weights == "uniform":
         rows, rays = slice(None), everything
     else:
         rows = (out.dynamicness[everything] > config.min_dynamicness).nonzero()[:, 0]
@@ -258,7 +270,8 @@ def trace_flows(scene: Scene, out: Rendered, config: RenderConfig, training: boo
             turn, drift = pick(samples.turn[rays], picked), pick(samples.drift[rays], picked)
     points = pick(samples.sources[rays], picked)
     timeline = scene.bank.timeline
-    window = timeline.window(timeline.index(times[:, 0]), config.window, at_frames=training)
+    stride = config.window_stride or timeline.stride_over_clip(config.window)
+    window = timeline.window(timeline.index(times[:, 0]), config.window, at_frames=training, stride=stride)
     trajectories = trace(
         scene.velocity,
         points,
@@ -269,6 +282,7 @@ def trace_flows(scene: Scene, out: Rendered, config: RenderConfig, training: boo
         window.at_frames,
         config.substeps,
         config.integrator,
+        window.gaps,
     )
     return FlowPass(rays, rows, picked, points, times, window, trajectories, weights, turn=turn, drift=drift)
 
@@ -290,10 +304,29 @@ def static_semantics(
     if scene.residual:
         kept = pick(trunk, picked)
         logits = logits + scene.static_residual(kept.detach() if stopped else kept)
-    own, share = pick(out.static_weights, picked), pick_weights(out.weights.static, picked)
-    if stopped:
-        own, share = own.detach(), share.detach()
+    static_share = None
+    if out.dynamic is not None and config.semantic_weights == "uniform":
+        static_share = torch.ones_like(out.static_weights)
+        static_share[out.mover_rays] = 1 - out.dynamic.blend
+        static_share = pick(static_share, picked)
+    own = semantic_weights(pick(out.static_weights, picked), None, config)
+    share = semantic_weights(pick_weights(out.weights.static, picked), static_share, config)
     return composite(own, logits), composite(share, logits)
+
+
+def semantic_weights(
+    weights: Float[Tensor, "R k"], share: Float[Tensor, "R k"] | None, config: RenderConfig
+) -> Float[Tensor, "R k"]:
+    """What the logits of k samples are composited with.
+
+    Args:
+        weights: Their weights by density.
+        share: The field's share of each sample by the blending weight; None: all.
+        config: Whether to use the densities' weights, and whether labels shape them.
+    """
+    if config.semantic_weights == "uniform":
+        weights = (torch.ones_like(weights) if share is None else share) / weights.shape[-1]
+    return weights.detach() if config.semantic_gradient == "stopped" else weights
 
 
 def flow_semantics(
@@ -353,7 +386,7 @@ def render_advected(scene: Scene, out: Rendered, rows: Int[Tensor, "A"], step: i
         per_flow = flow.shared_logits[rows]
         if scene.residual:
             per_flow = per_flow + scene.flow_residual(dynamic.trunk.detach() if stopped else dynamic.trunk)
-        logits = composite(weights.detach() if stopped else weights, per_flow)
+        logits = composite(semantic_weights(weights, None, config), per_flow)
     return Advected(composite(weights, dynamic.rgb), weights, dynamic.blend, logits)
 
 

@@ -163,6 +163,32 @@ def test_advected_rendering_is_the_dynamic_field_at_the_next_time(step: int) -> 
         torch.testing.assert_close(there.logits[i], logits, atol=1e-4, rtol=1e-4)
 
 
+def test_uniform_weights_know_nothing_of_the_densities() -> None:
+    """Every sample counts alike, split between the fields by the blending weight."""
+    scene, shared = random_scene()
+    samples = random_samples(torch.tensor([0.0, 0.13, 0.6, 0.9]))
+    config = replace(ALL, semantic_weights="uniform")
+    out = render(scene, shared, samples, config)
+    assert out.flow is not None and out.flow.logits is not None and out.dynamic is not None and out.logits is not None
+    trunk = scene.static(samples).trunk
+    maps = shared.encode(scene.bank)
+    static = shared.static_logits(maps, scene.bank, samples.positions) + scene.static_residual(trunk)
+    blend = out.dynamic.blend[..., None]
+    torch.testing.assert_close(out.static_logits, static.mean(1))
+    torch.testing.assert_close(out.logits, (blend * out.flow.logits + (1 - blend) * static).mean(1))
+    with torch.no_grad():
+        scene.static_field.density_bias, scene.dynamic_field.density_bias = 2.0, -3.0
+    other = render(scene, shared, samples, config)
+    assert other.logits is not None and (other.rgb - out.rgb).abs().max() > 0.01
+    torch.testing.assert_close(other.logits, out.logits)
+
+
+@pytest.mark.parametrize("settings", [{"window": 2}, {"window": 0}, {"window_stride": -1}, {"substeps": 0}])
+def test_senseless_windows_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"render\."):
+        RenderConfig(**settings)
+
+
 # ---------------------------------------------------------------- continuity in time
 
 
@@ -177,12 +203,12 @@ def test_training_and_inference_agree_at_frames() -> None:
     )
 
 
-@pytest.mark.parametrize("window", [1, 3, 5])
+@pytest.mark.parametrize("window, stride", [(1, 1), (3, 1), (5, 1), (3, 2), (3, 0)])
 @pytest.mark.parametrize("side", [-1, 1])
-def test_nothing_jumps_at_frames(window: int, side: int) -> None:
+def test_nothing_jumps_at_frames(window: int, stride: int, side: int) -> None:
     """What changes within 1e-4 of a frame is little, and ten times less within 1e-5."""
     scene, shared = random_scene()
-    config = replace(ALL, window=window)
+    config = replace(ALL, window=window, window_stride=stride)
     exact = values_of(render(scene, shared, sweep(torch.tensor(TIMES)), config))
 
     def change(shift: float) -> float:

@@ -13,12 +13,14 @@ from semflow_nerfstudio.cli.demo import Demo
 from semflow_nerfstudio.cli.evaluate import Evaluate
 from semflow_nerfstudio.cli.make_scene import MakeScene
 from semflow_nerfstudio.cli.render import Render
+from semflow_nerfstudio.cli.track import Track
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[MakeScene, tyro.conf.subcommand("make-scene")]
     | Annotated[Evaluate, tyro.conf.subcommand("eval")]
     | Annotated[Render, tyro.conf.subcommand("render")]
+    | Annotated[Track, tyro.conf.subcommand("track")]
 )
 
 

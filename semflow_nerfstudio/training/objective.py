@@ -10,7 +10,14 @@ from torch import Tensor
 
 from semflow_nerfstudio.cameras import PIXEL_CENTER
 from semflow_nerfstudio.flow.trajectories import integrate
-from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_advected, seen_motion, seen_points
+from semflow_nerfstudio.renderer import (
+    RenderConfig,
+    Rendered,
+    render_advected,
+    seen_motion,
+    seen_points,
+    semantic_weights,
+)
 from semflow_nerfstudio.rendering.compositing import composite, field_weights, mean_distance
 from semflow_nerfstudio.rendering.samples import pick
 from semflow_nerfstudio.scene import Scene
@@ -60,6 +67,10 @@ class LossWeights:
     """Blending weight everywhere: hidden and unseen space is static until something says otherwise."""
     dynamicness: float = 0.01
     """The movers' share of a pixel toward its motion mask."""
+    advected_blend_static: float = 0.0
+    """As `blend_static`, one frame away along the flow; paper variant."""
+    advected_dynamicness: float = 0.0
+    """As `dynamicness`, of the dynamic field alone one frame away along the flow; paper variant."""
     surface: float = 0.3
     """Moving rays end at the aligned disparity's distance."""
     surface_tolerance: float = 0.03
@@ -193,10 +204,9 @@ def mover_losses(
     kept = pick(alone, flow.picked[rows])
     labels = None if seen.labels is None or flow.logits is None else seen.labels[rays]
     if labels is not None and flow.logits is not None:
-        weigh = kept.detach() if config.semantic_gradient == "stopped" else kept
-        logits = composite(weigh, flow.logits[rows])
+        logits = composite(semantic_weights(kept, None, config), flow.logits[rows])
         result["dynamic_semantic"] = w.dynamic_semantic * L.semantic_loss(logits, labels, live.float())
-    if config.window < 3 or (w.advected_color <= 0 and w.consistency <= 0):
+    if max(w.advected_color, w.consistency, w.advected_blend_static, w.advected_dynamicness) <= 0:
         return result
     there = render_advected(scene, out, rows, direction, config)
     weight = live * flow.exists(direction)[rows] * L.occlusion_weight(kept, there.weights)
@@ -205,6 +215,11 @@ def mover_losses(
     )
     if labels is not None and there.logits is not None:
         result["consistency"] = w.consistency * L.semantic_loss(there.logits, labels, weight)
+    if seen.motion is not None:
+        still = seen.static[rays] & flow.exists(direction)[rows]
+        result["advected_blend_static"] = w.advected_blend_static * L.blend_static_loss(there.blend, still)
+        share = (there.weights * there.blend).sum(-1)
+        result["advected_dynamicness"] = w.advected_dynamicness * L.dynamicness_loss(share, live, weight)
     return result
 
 
@@ -212,8 +227,6 @@ def flow_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights, con
     """Induced optical flow against the given one, and priors on the flow field."""
     flow, result = out.flow, {}
     assert flow is not None
-    if flow.trajectories.shape[2] < 3:
-        return result
     cameras, rays = scene.bank.cameras, flow.rays
     size = torch.tensor([cameras.width, cameras.height], device=rays.device)
     scale = FLOW_WIDTH * torch.stack([torch.ones_like(seen.aspect), seen.aspect], dim=-1)[rays]
@@ -234,7 +247,7 @@ def flow_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights, con
     result["flow_smooth"] = w.flow_smooth * (
         L.time_smoothness_loss(after, before, weight * both) + L.ray_smoothness_loss(after, flow.points, weight)
     )
-    result["flow_magnitude"] = w.flow_magnitude * L.magnitude_loss(after)
+    result["flow_magnitude"] = w.flow_magnitude * (L.magnitude_loss(after) + L.magnitude_loss(before)) / 2
     result["static_flow"] = w.static_flow * L.static_flow_loss(after, seen.static[rays, None].expand_as(weight))
     if w.flow_cycle > 0:
         result["flow_cycle"] = w.flow_cycle * L.cycle_loss(flow.points, forward_and_back(scene, out, config), weight)

@@ -30,7 +30,9 @@ def scene_config(**changes: Any) -> SceneConfig:
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {
         "render": RenderConfig(compositing="paper"),
-        "losses": LossWeights(depth_guided_blend=0.1, order=0.1, blend_prior=0.0),
+        "losses": LossWeights(
+            depth_guided_blend=0.1, order=0.1, blend_prior=0.0, advected_blend_static=0.1, advected_dynamicness=0.1
+        ),
     },
     "stopped": {"render": RenderConfig(semantic_gradient="stopped")},
     "no flow features": {"render": RenderConfig(flow_features=False)},
@@ -39,6 +41,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no displacement": {"shared": SharedConfig(**SHARED, use_displacement=False)},
     "window of one": {"render": RenderConfig(window=1)},
     "window of five": {"render": RenderConfig(window=5, substeps=2)},
+    "window over the whole clip": {"render": RenderConfig(window=3, window_stride=0)},
+    "uniform weights": {"render": RenderConfig(semantic_weights="uniform", flow_samples=99, static_samples=99)},
+    "no time": {"time": False},
     "few samples": {"render": RenderConfig(static_samples=1, flow_samples=1)},
     "more samples than there are": {"render": RenderConfig(static_samples=99, flow_samples=99)},
     "all rays move": {"mover_ray_share": 1.0, "advected_rays": 10_000},
@@ -89,3 +94,9 @@ def test_images_of_half_the_size(scene: Path, tmp_path: Path) -> None:
     other = tiny_config(DynamicSceneDataParserConfig(data=scene, downscale_factor=2), tmp_path / "other")
     one, two = parameters(train(config)), parameters(train(other))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_something_must_tell_the_classes_apart(scene: Path, tmp_path: Path) -> None:
+    variant = {"render": RenderConfig(flow_features=False), "scene": scene_config(residual=False)}
+    with pytest.raises(ValueError, match=r"flow_features and scene\.residual are both off"):
+        train(tiny_config(scene, tmp_path, **variant))
