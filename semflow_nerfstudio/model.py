@@ -21,7 +21,7 @@ from semflow_nerfstudio.editing.edits import Edits
 from semflow_nerfstudio.editing.scene_state import SceneState, check_known
 from semflow_nerfstudio.editing.targets import Objects
 from semflow_nerfstudio.evaluation.image_metrics import ImageEvaluation
-from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_rays, seen_motion, seen_points
+from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_rays, seen_motion, seen_points, seen_source
 from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig, Proposed, proposal_losses
 from semflow_nerfstudio.scene import Scene, SceneConfig
 from semflow_nerfstudio.scene_frames import SceneFrames
@@ -231,6 +231,7 @@ class SemanticFlowModel(Model):
         if out.logits is not None:
             outputs["logits"] = out.logits
         outputs["here"] = outputs["there"] = seen_points(out)
+        outputs["source"], outputs["source_time"] = seen_source(out)
         if out.flow is not None:
             outputs["there"] = outputs["here"].index_add(0, out.flow.rays, seen_motion(out, 1))
         return {name: value.clamp(0, 1) if name.endswith("rgb") else value for name, value in outputs.items()}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from semflow_nerfstudio.data.checks import SceneDataError
+from semflow_nerfstudio.editing.find_instances import find_instances, fingerprint_of, with_flow
+from semflow_nerfstudio.editing.instances import Instances
 from semflow_nerfstudio.editing.scene_state import History, SceneState, check_known
-from semflow_nerfstudio.viewer.compat import Interrupted
+from semflow_nerfstudio.editing.targets import Objects, bounds_of, center_of, needs_instances, resolve
 from semflow_nerfstudio.viewer.legend import Rgb, matching, visible_shares
 from semflow_nerfstudio.viewer.selection import Selection
-from semflow_nerfstudio.visuals.display import Display, Membership
+from semflow_nerfstudio.visuals.display import Display, Membership, instance_membership
 
 if TYPE_CHECKING:
     from semflow_nerfstudio.model import SemanticFlowModel
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
 LEGEND_SECONDS = 0.3
 """The legend's shares follow the images after this time, and not more often."""
+SEARCHING = "The edits need this scene's instances, which are being looked for."
 SETTLE_SECONDS = 0.5
 """Edits by dragging become one step of the history when they have rested for so long."""
 
@@ -48,12 +53,20 @@ class Options:
 class Browser:
     """State of the "Semantics" tab. Changes are whole values, swapped at once; `on_change` hears of them."""
 
-    def __init__(self, pipeline: SemanticFlowPipeline, folder: Path, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        pipeline: SemanticFlowPipeline,
+        folder: Path,
+        report: Callable[[str], None],
+        lock: Callable[[], contextlib.AbstractContextManager[Any]],
+    ) -> None:
         self._pipeline = pipeline
         self.folder = folder
         """Of the run: where scene states are saved by default."""
         self.report = report
         """Shows a message."""
+        self.lock = lock
+        """Keeps training and rendering away from the model."""
         self.on_change: list[Callable[[], None]] = []
         """Called after edits, options or the selection changed."""
         self.on_image: list[Callable[[], None]] = []
@@ -64,6 +77,9 @@ class Browser:
         self.selection = Selection()
         self.shares: list[float] = []
         self._legend_due = False
+        self._instances: Objects | None = None
+        self._finding: threading.Thread | None = None
+        self._applied: tuple[int, SceneState, Objects | None] | None = None
         self._live: SceneState | None = None
         self._settling: threading.Timer | None = None
         self._lock = threading.RLock()
@@ -119,18 +135,81 @@ class Browser:
         return 0.0 if cameras.times is None else float(cameras.times[index, 0])
 
     @property
+    def instances(self) -> Objects | None:
+        """The scene's instances, once they are known."""
+        return self._instances
+
+    @instances.setter
+    def instances(self, instances: Objects | None) -> None:
+        self._instances = instances
+        self.changed()
+
+    @property
     def instance_ids(self) -> list[int]:
         """Instances that are known."""
-        return []
+        return [] if self.instances is None else list(self.instances.ids)
 
     @property
     def membership(self) -> Membership | None:
         """Which instance a point belongs to."""
-        return None
+        return None if self.instances is None else instance_membership(self.instances)
+
+    def find_instances(self, search: bool = True) -> None:
+        """Read the instances of the scene from beside the run, or find them, in a thread of its own."""
+        with self._lock:
+            if self._finding is not None and self._finding.is_alive():
+                return
+            self._finding = threading.Thread(target=self._find_instances, args=(search,), daemon=True)
+            self._finding.start()
+
+    def _find_instances(self, search: bool) -> None:
+        try:
+            model, name = self.model, self.scene_name
+            file = self.folder / ("instances.npz" if len(model.scenes) == 1 else f"instances_{name}.npz")
+            with self.lock():
+                fingerprint = fingerprint_of(model, name)
+            found = None
+            with contextlib.suppress(SceneDataError):
+                found = Instances.load(file)
+            if found is None or found.fingerprint != fingerprint:
+                if not search:
+                    return
+                found = self._search(model, name)
+                if found.fingerprint == fingerprint:
+                    found.save(file)  # else training has gone on meanwhile
+            self.instances = with_flow(found, model.scene(name))
+            self.report("" if len(found) else "No instances were found: nothing is solid and confident enough.")
+        except Exception as error:
+            CONSOLE.print_exception()
+            self.report(f"Instances could not be found: {error}")
+
+    def _search(self, model: SemanticFlowModel, name: str) -> Instances:
+        """Find instances with the model to itself, but for a pause after every view in which others have it."""
+        with contextlib.ExitStack() as held:
+
+            def take() -> None:
+                held.enter_context(self.lock())
+                held.enter_context(model.unedited())
+                held.callback(model.train, model.training)
+                model.eval()
+
+            def progress(done: int, total: int) -> None:
+                self.report(f"Looking for instances: {done} of {total} views")
+                held.close()
+                time.sleep(0.02)
+                take()
+
+            take()
+            return find_instances(model, name, progress=progress)
 
     def center_of(self, target: str, moment: float) -> Float[np.ndarray, "3"] | None:
-        """Centre of a target at a time, scene units."""
-        return None
+        """Centre of a target at a time, scene units, as it was before edits; None where that is not known."""
+        try:
+            resolved = resolve(target, self.instances, self.class_names)
+        except ValueError:
+            return None
+        box = bounds_of(resolved, self.instances, moment, self.model.scene(self.scene_name).space.aabb)
+        return None if box is None else center_of(resolved, self.instances, moment, box).cpu().numpy()
 
     @property
     def marker_size(self) -> float:
@@ -230,28 +309,32 @@ class Browser:
     @property
     def display(self) -> Display:
         """How images show classes."""
-        options, state = self.options, self.state
+        options = self.options
         unlisted = set(self.class_names) - set(matching(self.class_names, options.filter))
         return Display(
             opacity=options.opacity,
-            colors=state.class_colors,
-            hidden=frozenset({*state.hidden_classes, *unlisted}),
+            unlisted=frozenset(unlisted),
             probability_of=options.probability_class or None,
             highlight=self.selection.targets if options.highlighting else (),
         )
 
     # ------------------------------------------------------------------ images
 
-    @contextlib.contextmanager
-    def edited(self) -> Iterator[None]:
-        """The model with edits and display; as it was afterwards. Only while holding the page's lock."""
-        model = self.model
-        before = model.display
-        try:
-            model.display = self.display
-            yield
-        finally:
-            model.display = before
+    def apply(self) -> None:
+        """Bring the model to the edits and the display. Only while holding the page's lock.
+
+        Raises:
+            ValueError: the edits need the scene's instances, which are not known yet (they are looked for).
+        """
+        model, state, instances = self.model, self.state, self.instances
+        model.display, model.membership = self.display, self.membership
+        if self._applied == (id(model), state, instances):
+            return
+        if instances is None and any(needs_instances(target) for target in state.targets):
+            self.find_instances()
+            raise ValueError(SEARCHING)
+        model.set_scene_state(state, instances)
+        self._applied = (id(model), state, instances)
 
     def rendered(self, outputs: dict[str, Tensor]) -> None:
         """An image was made: the legend's shares are of it, told at most every so often."""
@@ -275,49 +358,3 @@ def later(seconds: float, call: Callable[[], None]) -> threading.Timer:
     timer.daemon = True
     timer.start()
     return timer
-
-
-class ViewedModel:
-    """What the viewer renders in place of the model: with edits and display, and never failing because of them."""
-
-    def __init__(self, browser: Browser) -> None:
-        self._browser = browser
-        self._failed = False
-
-    @property
-    def device(self) -> torch.device:
-        return self._browser.model.device
-
-    @property
-    def training(self) -> bool:
-        return self._browser.model.training
-
-    def eval(self) -> None:
-        self._browser.model.eval()
-
-    def train(self) -> None:
-        self._browser.model.train()
-
-    def get_outputs_for_camera(self, camera: Any, obb_box: Any = None) -> dict[str, Tensor]:
-        """An image with edits and display; where they fail the plain one, and the page says why."""
-        browser = self._browser
-        model, before = browser.model, browser.model.display
-        # The viewer interrupts rendering by raising at any traced line: not at those of this frame, which restore.
-        sys._getframe().f_trace = None
-        try:
-            try:
-                model.display = browser.display
-                outputs = model.get_outputs_for_camera(camera, obb_box)
-            finally:
-                model.display = before
-            if self._failed:
-                self._failed = False
-                browser.report("")
-        except Interrupted:
-            raise
-        except Exception as error:
-            self._failed = True
-            browser.report(f"Shown without edits and highlights: {error}")
-            outputs = model.get_outputs_for_camera(camera, obb_box)
-        browser.rendered(outputs)
-        return outputs

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from semflow_nerfstudio.viewer.browser import Browser, ViewedModel
+from semflow_nerfstudio.viewer.browser import Browser
 from semflow_nerfstudio.viewer.compat import Control, Page
 from semflow_nerfstudio.viewer.edits_panel import EditsPanel
 from semflow_nerfstudio.viewer.legend import LegendPanel
 from semflow_nerfstudio.viewer.playback import PlaybackPanel
 from semflow_nerfstudio.viewer.selection import SelectionPanel
 from semflow_nerfstudio.viewer.tracks import TracksPanel
+from semflow_nerfstudio.viewer.viewed_model import ViewedModel
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
@@ -27,7 +28,7 @@ class SemanticsPanel:
 
     def __init__(self, pipeline: SemanticFlowPipeline, viewer: Viewer) -> None:
         self.page = Page(viewer, self.report)
-        self.browser = Browser(pipeline, viewer.log_filename.parent, self.report)
+        self.browser = Browser(pipeline, viewer.log_filename.parent, self.report, self.page.lock)
         with self.page.tab(TAB):
             self.message = self.page.markdown("")
             self.playback = PlaybackPanel(self.page, self.browser)
@@ -36,6 +37,7 @@ class SemanticsPanel:
             self.tracks = TracksPanel(self.page, self.browser)
             self.edits = EditsPanel(self.page, self.browser)
         self.page.render_with(ViewedModel(self.browser))
+        self.browser.find_instances(search=False)
 
     def report(self, message: str) -> None:
         """Show a message at the top of the tab; an empty one clears it."""

@@ -120,13 +120,14 @@ def pick(model: SemanticFlowModel, click: Click, time: float, membership: Member
         probabilities = seen["logits"][0].softmax(-1)
         index = int(probabilities.argmax())
         label, probability = model.class_names[index], float(probabilities[index])
+    moving = seen["dynamicness"][:, 0] > seen["accumulation"][:, 0] / 2
     if membership is not None:
-        instance = int(membership(here, torch.full_like(here[:, 0], time)))
+        instance = int(membership(seen["source"], seen["source_time"][:, 0], moving))
     return Picked(
         position=_vector(here[0]),
         motion=_vector(seen["there"][0] - here[0]),
         time=time,
-        moving=bool(seen["dynamicness"] > seen["accumulation"] / 2),
+        moving=bool(moving),
         label=label,
         probability=probability,
         instance=instance,
@@ -146,7 +147,7 @@ def pick_rectangle(
     labels = seen["logits"].argmax(-1).tolist() if "logits" in seen else [None] * len(solid)
     instances = [-1] * len(solid)
     if membership is not None:
-        instances = membership(seen["here"], torch.full_like(seen["here"][:, 0], time)).tolist()
+        instances = membership(seen["source"], seen["source_time"][:, 0], moving).tolist()
     shares: dict[str, float] = {}
     for filled, moves, label, instance in zip(solid.tolist(), moving.tolist(), labels, instances, strict=True):
         if filled:
@@ -187,6 +188,7 @@ class SelectionPanel:
             page.dropdown("Level", get_args(Level), self.level, self.set_level, "What a click selects")
             self.named = page.dropdown("Selected", self._options(), "nothing", self.choose, "Select by name")
             page.checkbox("Highlight", True, lambda on: browser.update(highlighting=on), "Tint and outline it")
+            page.button("Find instances", browser.find_instances, "Single objects; kept beside the run")
             page.button("Clear selection", lambda: browser.select(Selection()))
             self.info = page.markdown("")
         browser.on_change.append(self.show)
@@ -233,7 +235,8 @@ class SelectionPanel:
     def pointed(self, where: Click | Rectangle) -> None:
         """Something was clicked, or a rectangle drawn."""
         time, membership = self.page.time, self.browser.membership
-        with self.page.lock(), self.browser.edited():
+        with self.page.lock():
+            self.browser.apply()
             if isinstance(where, Click):
                 picked = pick(self.browser.model, where, time, membership)
                 selection = Selection(note=NOTHING) if picked is None else self._at_level(picked)

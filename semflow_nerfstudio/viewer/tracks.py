@@ -77,17 +77,19 @@ def trace_selection(
     flat = rays.flatten()
     rows = probe(model, flat.origins, flat.directions, time)
     image = {name: value.reshape(height, width, -1) for name, value in rows.items()}
-    masks = [target_mask(image, target, model.class_names, time, membership) for target in targets]
+    masks = [target_mask(image, target, model.class_names, membership) for target in targets]
     selected = torch.stack(masks).any(0) if masks else torch.zeros(height, width, dtype=torch.bool)
     if not bool(selected.any()):
         raise ValueError("Nothing of the selection is in view at this time: tracks start from what is seen.")
-    moving = selected & target_mask(image, "moving", model.class_names, time)
+    moving = selected & target_mask(image, "moving", model.class_names)
+    moving &= (image["source_time"][..., 0] - time).abs() < 1e-4  # not of copies that lag behind
     if not bool(moving.any()):
         raise ValueError("The selection does not move: it has no tracks.")
     indices = moving.flatten().nonzero()[:, 0]
     indices = indices[torch.linspace(0, len(indices) - 1, min(count, len(indices))).round().long()]
     scene = model.scene(scene_name)
-    points = rows["here"][indices]
+    points = rows["source"][indices]
+    shift = rows["here"][indices] - points
     times = torch.full_like(points[:, :1], time)
     index = scene.timeline.index(times[:1])
     center, at_center = int((index + 1e-4).floor()), bool((index - index.round()).abs() < 1e-4)
@@ -97,7 +99,8 @@ def trace_selection(
     colors = torch.ones_like(points)
     if "logits" in rows:
         colors = class_colors.to(points)[rows["logits"][indices].argmax(-1)]
-    return Tracks(positions.cpu().numpy(), colors.cpu().numpy())
+    # What was moved by an edit has its tracks where it is shown.
+    return Tracks((positions + shift[:, None]).cpu().numpy(), colors.cpu().numpy())
 
 
 class TracksPanel:

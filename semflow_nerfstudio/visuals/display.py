@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from semflow_nerfstudio.editing.targets import MOVING_MARGIN, STATIC_MARGIN, Objects
 from semflow_nerfstudio.visuals.colors import Rgb, overlay
 
 HIGHLIGHT_COLOR: Rgb = (1.0, 0.85, 0.1)
@@ -17,8 +18,20 @@ _TINT = 0.35
 _SEEN = 0.5
 """Accumulation from which on a pixel shows something."""
 
-Membership = Callable[[Float[Tensor, "N 3"], Float[Tensor, "N"]], Int[Tensor, "N"]]
-"""(points in scene units, times in [0, 1]) -> instance ids, -1 for none."""
+Membership = Callable[[Float[Tensor, "N 3"], Float[Tensor, "N"], Bool[Tensor, "N"]], Int[Tensor, "N"]]
+"""(points in scene units, times in [0, 1], whether what is seen there moves) -> instance ids, -1 for none."""
+
+
+def instance_membership(objects: Objects) -> Membership:
+    """Which of a scene's instances points belong to: those of the field that is seen, and as edits count them."""
+
+    def membership(
+        points: Float[Tensor, "N 3"], times: Float[Tensor, "N"], moving: Bool[Tensor, "N"]
+    ) -> Int[Tensor, "N"]:
+        movers = objects.membership(points, times, MOVING_MARGIN, "moving")
+        return torch.where(moving, movers, objects.membership(points, times, STATIC_MARGIN, "static"))
+
+    return membership
 
 
 @dataclass(frozen=True)
@@ -60,24 +73,23 @@ def target_mask(
     rays: Mapping[str, Float[Tensor, "H W C"]],
     target: str,
     names: Sequence[str],
-    time: float,
     membership: Membership | None = None,
 ) -> Bool[Tensor, "H W"]:
     """Pixels that show a target.
 
     Args:
-        rays: The model's outputs of every ray: `accumulation`, `dynamicness`, `here` and, with classes, `logits`.
+        rays: The model's outputs of every ray: `accumulation`, `dynamicness`, `source` and `source_time` and, with
+            classes, `logits`.
         target: "class:NAME", "instance:ID", "moving" or "static".
         names: Class names.
-        time: Of the image, in [0, 1].
         membership: Which instance points belong to; without it no pixel shows an instance.
 
     Raises:
         ValueError: the target is none of these, or its class does not exist.
     """
     seen = rays["accumulation"][..., 0] > _SEEN
+    moves = rays["dynamicness"][..., 0] > rays["accumulation"][..., 0] / 2
     if target in ("moving", "static"):
-        moves = rays["dynamicness"][..., 0] > rays["accumulation"][..., 0] / 2
         return seen & (moves if target == "moving" else ~moves)
     kind, _, which = target.partition(":")
     if kind == "class":
@@ -86,8 +98,8 @@ def target_mask(
     if kind == "instance" and which.lstrip("-").isdigit():
         if membership is None:
             return torch.zeros_like(seen)
-        points = rays["here"].reshape(-1, 3)
-        return seen & (membership(points, torch.full_like(points[:, 0], time)) == int(which)).reshape(seen.shape)
+        ids = membership(rays["source"].reshape(-1, 3), rays["source_time"].reshape(-1), moves.reshape(-1))
+        return seen & (ids == int(which)).reshape(seen.shape)
     raise ValueError(f"'{target}' is no selection: use class:NAME, instance:ID, moving or static")
 
 

@@ -65,8 +65,7 @@ def camera_outputs(
         outputs["semantic_entropy"] = entropy(probabilities)[..., None]
         outputs["label"] = label[..., None].float()
     if display.highlight:
-        time = 0.0 if camera.times is None else float(camera.times.reshape(-1)[0])
-        masks = [target_mask(rays, target, classes.names, time, membership) for target in display.highlight]
+        masks = [target_mask(rays, target, classes.names, membership) for target in display.highlight]
         mask = torch.stack(masks).any(0)
         for name in HIGHLIGHTED & set(outputs):
             outputs[name] = highlighted(outputs[name], mask)

@@ -34,31 +34,37 @@ def rays() -> dict[str, Tensor]:
         "dynamicness": (LABELS == 1)[..., None].float(),
         "here": here,
         "there": here,
+        "source": here,
+        "source_time": 0.25 * one,
         "logits": logits,
     }
 
 
-def outputs(display: Display, membership=None) -> dict[str, Tensor]:
-    return camera_outputs(rays(), CAMERA, CLASSES, display, 0.5, 0.05, membership)
+def outputs(display: Display, shown: tuple[bool, ...] = (True, True, True)) -> dict[str, Tensor]:
+    return camera_outputs(rays(), CAMERA, CLASSES, torch.tensor(shown), display, 0.5, 0.05)
 
 
 def test_names_of_outputs_do_not_depend_on_the_display() -> None:
     plain = outputs(Display())
-    other = outputs(Display(0.1, {"dog": (1, 1, 0)}, frozenset({"wall"}), "cat", ("class:dog", "moving")))
+    other = outputs(Display(0.1, frozenset({"wall"}), "cat", ("class:dog", "moving")))
     assert list(plain) == list(other) and next(iter(plain)) == "rgb"
 
 
 def test_colours_and_opacity() -> None:
-    shown = outputs(Display(opacity=1.0, colors={"dog": (1.0, 1.0, 0.0)}))
-    assert shown["semantics"][0, 2].tolist() == [1, 1, 0] and shown["semantics"][0, 0].tolist() == [0, 0, 1]
+    shown = outputs(Display(opacity=1.0))
+    assert shown["semantics"][0, 2].tolist() == [1, 0, 0] and shown["semantics"][0, 0].tolist() == [0, 0, 1]
     torch.testing.assert_close(shown["semantics_overlay"], shown["semantics"])
     half = outputs(Display())["semantics_overlay"]
     torch.testing.assert_close(half[0, 0], torch.tensor([0.3, 0.3, 0.8]))
 
 
-def test_hidden_classes_are_left_uncoloured() -> None:
-    plain, shown = outputs(Display()), outputs(Display(hidden=frozenset({"wall"})))
-    assert shown["semantics"][0, 0].unique().numel() == 1, "grey"
+@pytest.mark.parametrize("by", ["display", "state"])
+def test_some_classes_are_left_uncoloured(by: str) -> None:
+    plain = outputs(Display())
+    shown = (
+        outputs(Display(unlisted=frozenset({"wall"}))) if by == "display" else outputs(Display(), (False, True, True))
+    )
+    assert not shown["semantics"][0, 0].any()
     torch.testing.assert_close(shown["semantics_overlay"][0, 0], plain["rgb"][0, 0])
     torch.testing.assert_close(shown["semantics"][:, 2:], plain["semantics"][:, 2:])
     torch.testing.assert_close(shown["label"], plain["label"])
@@ -74,17 +80,17 @@ def test_class_probability_is_the_chosen_classes() -> None:
 
 def test_masks_of_targets() -> None:
     def mask(target: str, membership=None) -> list[list[int]]:
-        return target_mask(rays(), target, NAMES, 0.5, membership).int().tolist()
+        return target_mask(rays(), target, NAMES, membership).int().tolist()
 
-    def left_half_at_the_right_time(points: Tensor, times: Tensor) -> Tensor:
-        assert times.tolist() == [0.5] * 8
-        return torch.where(points[:, 1] < 1, 7, -1)
+    def still_things_on_the_left(points: Tensor, times: Tensor, moving: Tensor) -> Tensor:
+        assert times.tolist() == [0.25] * 8
+        return torch.where((points[:, 1] < 1) & ~moving, 7, -1)
 
     assert mask("class:dog") == [[0, 0, 1, 1], [0, 0, 1, 0]]
     assert mask("class:cat") == [[0, 0, 0, 0]] * 2, "nothing is seen there"
     assert mask("moving") == [[0, 0, 1, 1], [0, 0, 1, 0]]
     assert mask("static") == [[1, 1, 0, 0], [1, 1, 0, 0]]
-    assert mask("instance:7", left_half_at_the_right_time) == [[1, 0, 0, 0]] * 2
+    assert mask("instance:7", still_things_on_the_left) == [[1, 0, 0, 0]] * 2
     assert mask("instance:7") == [[0, 0, 0, 0]] * 2
     for wrong in ("dog", "class:cow", "instance:x", ""):
         with pytest.raises(ValueError, match=r"no selection|no class"):
