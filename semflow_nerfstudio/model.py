@@ -216,10 +216,10 @@ class SemanticFlowModel(Model):
         """What a rendered batch shows, one row a ray; `camera_outputs` makes pictures of it."""
         out = part.rendered
         renderer = self.renderer_rgb
-        background = renderer.get_background_color(renderer.background_color, out.rgb.shape, out.rgb.device)
-        edits = self.edits(part.name)
+        edits, color = self.edits(part.name), renderer.background_color
         if edits is not None and edits.background is not None:
-            background = torch.tensor(edits.background, device=out.rgb.device)
+            color = torch.tensor(edits.background)
+        background = renderer.get_background_color(color, out.rgb.shape, out.rgb.device)
         outputs = {
             "rgb": out.rgb + (1 - out.accumulation[:, None]) * background,
             "accumulation": out.accumulation[:, None],

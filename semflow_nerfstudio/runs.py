@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.trainer import TrainerConfig
 from torch import Tensor
 
+from semflow_nerfstudio.editing.scene_state import SceneState, check_known
+from semflow_nerfstudio.editing.targets import needs_instances
 from semflow_nerfstudio.evaluation.metrics import copy_baseline
 from semflow_nerfstudio.evaluation.segmentation import mean_over_images
 from semflow_nerfstudio.model import SemanticFlowModel
 from semflow_nerfstudio.pipeline import SemanticFlowPipeline
+from semflow_nerfstudio.visuals.camera_path import CropBox
 
 Progress = Callable[[int, int], None]
 """(done, total)."""
@@ -44,11 +48,41 @@ class Run:
         return self.pipeline.datamanager.train_dataset.cameras  # type: ignore[union-attr]
 
     @torch.no_grad()
-    def render(self, camera: Cameras) -> dict[str, Float[Tensor, "H W C"]]:
-        """All outputs of one camera (shape (1,)), on the CPU."""
+    def render(
+        self, camera: Cameras, crop: CropBox | None = None, background: tuple[float, ...] | None = None
+    ) -> dict[str, Float[Tensor, "H W C"]]:
+        """All outputs of one camera (shape (1,)), on the CPU, edited as the model's scene state says.
+
+        Args:
+            camera: From where and when.
+            crop: Box outside which nothing is shown.
+            background: Colour behind everything; None: the crop's, the scene state's or the scene's.
+        """
+        from nerfstudio.data.scene_box import OrientedBox
+        from nerfstudio.model_components.renderers import background_color_override_context
+
         self.pipeline.eval()
-        outputs = self.model.get_outputs_for_camera(camera.to(self.model.device))
+        box = None if crop is None else OrientedBox.from_params(crop.center, crop.rotation, crop.scale)  # type: ignore[arg-type]
+        color = background or (None if crop is None else crop.background)
+        device = self.model.device
+        behind = nullcontext() if color is None else background_color_override_context(torch.tensor(color))
+        with behind:
+            outputs = self.model.get_outputs_for_camera(camera.to(device), box)
         return {name: value.cpu() for name, value in outputs.items()}
+
+    def edit(self, state: SceneState, progress: Progress | None = None) -> None:
+        """Show a scene as a state says, with its instances where they are needed.
+
+        Raises:
+            ValueError: the state names what the run does not have.
+        """
+        from semflow_nerfstudio.editing.find_instances import instances_of
+
+        model = self.model
+        check_known(state, model.class_names, None, list(model.scenes))
+        named = any(needs_instances(target) for target in state.targets)
+        found = instances_of(self, model.edited_scene(state), progress) if named else None
+        model.set_scene_state(state, found)
 
 
 def seed_everything(seed: int) -> None:
