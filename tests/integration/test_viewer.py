@@ -17,6 +17,7 @@ from viewer_session import HEIGHT, WIDTH, Session, end, watched
 
 from semflow_nerfstudio.runs import Run, load_run
 
+
 @pytest.fixture(scope="module")
 def run(tiny_run: TrainedRun) -> Run:
     return load_run(tiny_run.folder)

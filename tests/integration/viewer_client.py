@@ -130,7 +130,7 @@ class ViewerClient:
             left = end - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"nothing of the kind came within {timeout} seconds")
-            self._receive(left)
+            self.receive(left)
 
     def _send(self, kind: str, **content: Any) -> None:
         self._socket.send(msgspec.msgpack.encode({"type": kind, **content}))
@@ -138,11 +138,11 @@ class ViewerClient:
     def _another_image(self, seconds: float) -> bool:
         before, end = self.image, time.monotonic() + seconds
         while self.image is before and (left := end - time.monotonic()) > 0:
-            self._receive(left)
+            self.receive(left)
         return self.image is not before
 
-    def _receive(self, timeout: float) -> None:
-        """One packet of messages."""
+    def receive(self, timeout: float) -> None:
+        """Take in one packet of messages, if one comes in time."""
         try:
             packet = self._socket.recv(timeout)
         except TimeoutError:

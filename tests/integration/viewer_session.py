@@ -29,6 +29,7 @@ WIDTH, HEIGHT = 64, 36
 class Session:
     """A viewer and who looks at it."""
 
+    run: Run
     viewer: Viewer
     client: ViewerClient
     rendered: list[dict[str, Tensor]]
@@ -88,11 +89,9 @@ def watched(run: Run, folder: Path) -> Iterator[Session]:
         client.wait(lambda: client.image is not None)
         client.set("Max res", WIDTH)
         client.next_image(WIDTH)
-        yield Session(viewer, client, rendered)
+        yield Session(run, viewer, client, rendered)
         threads = [*viewer.render_statemachines.values()]
     end(threads)
     viewer.viser_server.stop()
     forget_writers()
     del model.get_outputs_for_camera
-
-
