@@ -21,9 +21,9 @@ from semflow_nerfstudio.editing.find_instances import find_instances, fingerprin
 from semflow_nerfstudio.editing.instances import Instances
 from semflow_nerfstudio.editing.scene_state import History, SceneState, check_known
 from semflow_nerfstudio.editing.targets import Objects, bounds_of, center_of, needs_instances, resolve
-from semflow_nerfstudio.viewer.legend import Rgb, matching, visible_shares
+from semflow_nerfstudio.viewer.legend import Rgb, visible_shares
 from semflow_nerfstudio.viewer.selection import Selection
-from semflow_nerfstudio.visuals.display import Display, Membership, instance_membership
+from semflow_nerfstudio.visuals.display import Display, Membership, instance_membership, matching
 
 if TYPE_CHECKING:
     from semflow_nerfstudio.model import SemanticFlowModel

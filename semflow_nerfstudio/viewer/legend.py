@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from semflow_nerfstudio.editing.scene_state import with_class_color, with_class_visible
+from semflow_nerfstudio.visuals.display import matching
 
 if TYPE_CHECKING:
     from semflow_nerfstudio.viewer.browser import Browser
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
 Rgb = tuple[float, float, float]
 MAX_SWITCHES = 40
 """Classes that get a checkbox each; longer lists are ruled with the filter and the buttons."""
-
-
-def matching(names: Sequence[str], query: str) -> list[str]:
-    """Names that contain one of the parts of a query, which semicolons separate; an empty query matches all."""
-    parts = [part.strip().casefold() for part in query.split(";") if part.strip()]
-    return [name for name in names if not parts or any(part in name.casefold() for part in parts)]
 
 
 def visible_shares(label: Float[Tensor, "H W 1"], accumulation: Float[Tensor, "H W 1"], count: int) -> list[float]:

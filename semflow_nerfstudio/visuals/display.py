@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from semflow_nerfstudio.editing.scene_state import parse_target
 from semflow_nerfstudio.editing.targets import MOVING_MARGIN, STATIC_MARGIN, Objects
 from semflow_nerfstudio.visuals.colors import Rgb, overlay
 
@@ -47,6 +49,25 @@ class Display:
     highlight: tuple[str, ...] = ()
     """What is tinted and outlined: "class:NAME", "instance:ID", "moving", "static"."""
 
+    def check(self, names: Sequence[str]) -> None:
+        """Check against a run's classes.
+
+        Raises:
+            ValueError: a target is none, a class is not there, or the opacity is no share.
+        """
+        named = [] if self.probability_of is None else [self.probability_of]
+        for target in self.highlight:
+            kind, name = parse_target(target)
+            named += [name] if kind == "class" else []
+        for name in named:
+            class_index(name, names)
+        if self.opacity is not None and not 0 <= self.opacity <= 1:
+            raise ValueError(f"the overlay's opacity is {self.opacity:g}, but it must be from 0 to 1")
+
+    def settings(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return asdict(self) | {"unlisted": sorted(self.unlisted), "highlight": list(self.highlight)}
+
     def listed(self, names: Sequence[str], device: torch.device) -> Bool[Tensor, "C"]:
         """Which classes may be coloured."""
         return torch.tensor([name not in self.unlisted for name in names], dtype=torch.bool, device=device)
@@ -60,6 +81,12 @@ class Display:
         if self.probability_of is None:
             return next((index for index, is_foreground in enumerate(foreground) if is_foreground), 0)
         return class_index(self.probability_of, names)
+
+
+def matching(names: Sequence[str], query: str) -> list[str]:
+    """Names that contain one of the parts of a query, which semicolons separate; an empty query matches all."""
+    parts = [part.strip().casefold() for part in query.split(";") if part.strip()]
+    return [name for name in names if not parts or any(part in name.casefold() for part in parts)]
 
 
 def class_index(name: str, names: Sequence[str]) -> int:
@@ -91,16 +118,14 @@ def target_mask(
     moves = rays["dynamicness"][..., 0] > rays["accumulation"][..., 0] / 2
     if target in ("moving", "static"):
         return seen & (moves if target == "moving" else ~moves)
-    kind, _, which = target.partition(":")
+    kind, name = parse_target(target)
     if kind == "class":
-        index = class_index(which, names)
+        index = class_index(name, names)
         return seen & (rays["logits"].argmax(-1) == index)
-    if kind == "instance" and which.lstrip("-").isdigit():
-        if membership is None:
-            return torch.zeros_like(seen)
-        ids = membership(rays["source"].reshape(-1, 3), rays["source_time"].reshape(-1), moves.reshape(-1))
-        return seen & (ids == int(which)).reshape(seen.shape)
-    raise ValueError(f"'{target}' is no selection: use class:NAME, instance:ID, moving or static")
+    if membership is None:
+        return torch.zeros_like(seen)
+    ids = membership(rays["source"].reshape(-1, 3), rays["source_time"].reshape(-1), moves.reshape(-1))
+    return seen & (ids == int(name)).reshape(seen.shape)
 
 
 def highlighted(

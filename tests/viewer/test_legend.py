@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from semflow_nerfstudio.viewer.legend import from_bytes, legend_markdown, matching, to_bytes, to_hex, visible_shares
+from semflow_nerfstudio.viewer.legend import from_bytes, legend_markdown, to_bytes, to_hex, visible_shares
+from semflow_nerfstudio.visuals.display import matching
 
 NAMES = ("person", "Parked car", "road")
 

@@ -93,7 +93,7 @@ def test_masks_of_targets() -> None:
     assert mask("instance:7", still_things_on_the_left) == [[1, 0, 0, 0]] * 2
     assert mask("instance:7") == [[0, 0, 0, 0]] * 2
     for wrong in ("dog", "class:cow", "instance:x", ""):
-        with pytest.raises(ValueError, match=r"no selection|no class"):
+        with pytest.raises(ValueError, match=r"is no target|no class"):
             mask(wrong)
 
 
