@@ -57,14 +57,14 @@ class Browser:
         self,
         pipeline: SemanticFlowPipeline,
         folder: Path,
-        report: Callable[[str], None],
+        tell: Callable[[str], None],
         lock: Callable[[], contextlib.AbstractContextManager[Any]],
     ) -> None:
         self._pipeline = pipeline
         self.folder = folder
         """Of the run: where scene states are saved by default."""
-        self.report = report
-        """Shows a message."""
+        self.tell = tell
+        """Shows what there is to say of rendering and of the search for instances; nothing: an empty text."""
         self.lock = lock
         """Keeps training and rendering away from the model."""
         self.on_change: list[Callable[[], None]] = []
@@ -178,10 +178,10 @@ class Browser:
                 if found.fingerprint == fingerprint:
                     found.save(file)  # else training has gone on meanwhile
             self.instances = with_flow(found, model.scene(name))
-            self.report("" if len(found) else "No instances were found: nothing is solid and confident enough.")
+            self.tell("" if len(found) else "No instances were found: nothing is solid and confident enough.")
         except Exception as error:
             CONSOLE.print_exception()
-            self.report(f"Instances could not be found: {error}")
+            self.tell(f"Instances could not be found: {error}")
 
     def _search(self, model: SemanticFlowModel, name: str) -> Instances:
         """Find instances with the model to itself, but for a pause after every view in which others have it."""
@@ -194,7 +194,7 @@ class Browser:
                 model.eval()
 
             def progress(done: int, total: int) -> None:
-                self.report(f"Looking for instances: {done} of {total} views")
+                self.tell(f"Looking for instances: {done} of {total} views")
                 held.close()
                 time.sleep(0.02)
                 take()

@@ -126,12 +126,13 @@ class Page:
         with self._busy:
             try:
                 callback(*args)
+                self._report("")
             except Exception as error:
                 self.fail(error)
         self.rerender()
 
     def fail(self, error: Exception) -> None:
-        """Report an error on the page, and in full in the terminal where it is not about the input."""
+        """Report an error on the page until the next action, and in full in the terminal if it is not about input."""
         if not isinstance(error, ValueError | OSError):
             CONSOLE.print_exception()
         self._report(f"{error}" or type(error).__name__)

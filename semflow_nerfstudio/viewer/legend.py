@@ -144,7 +144,7 @@ class LegendPanel:
         """Another colour for the chosen class."""
         name = self.browser.options.probability_class
         if color != to_bytes(self.browser.color_of(name)):
-            self.browser.edit(with_class_color(self.browser.state, name, from_bytes(color)))
+            self.browser.drag(with_class_color(self.browser.state, name, from_bytes(color)))
 
     def switch(self, name: str, on: bool) -> None:
         """Colour a class or not."""

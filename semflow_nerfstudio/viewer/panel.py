@@ -9,7 +9,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from semflow_nerfstudio.viewer.browser import Browser
 from semflow_nerfstudio.viewer.compat import Control, Page
 from semflow_nerfstudio.viewer.edits_panel import EditsPanel
-from semflow_nerfstudio.viewer.legend import LegendPanel
+from semflow_nerfstudio.viewer.legend import LegendPanel, escape
 from semflow_nerfstudio.viewer.playback import PlaybackPanel
 from semflow_nerfstudio.viewer.selection import SelectionPanel
 from semflow_nerfstudio.viewer.tracks import TracksPanel
@@ -28,20 +28,26 @@ class SemanticsPanel:
 
     def __init__(self, pipeline: SemanticFlowPipeline, viewer: Viewer) -> None:
         self.page = Page(viewer, self.report)
-        self.browser = Browser(pipeline, viewer.log_filename.parent, self.report, self.page.lock)
+        self.browser = Browser(pipeline, viewer.log_filename.parent, self.tell, self.page.lock)
         with self.page.tab(TAB):
+            self.status = self.page.markdown("")
             self.message = self.page.markdown("")
             self.playback = PlaybackPanel(self.page, self.browser)
             self.selection = SelectionPanel(self.page, self.browser)
             self.legend = LegendPanel(self.page, self.browser)
             self.tracks = TracksPanel(self.page, self.browser)
             self.edits = EditsPanel(self.page, self.browser)
+        self.browser.on_change.append(self.page.rerender)
         self.page.render_with(ViewedModel(self.browser))
         self.browser.find_instances(search=False)
 
     def report(self, message: str) -> None:
-        """Show a message at the top of the tab; an empty one clears it."""
-        self.message.show(f"**{message}**" if message else "")
+        """Show what came of an action, at the top of the tab; an empty message clears it."""
+        self.message.show(f"**{escape(message)}**" if message else "")
+
+    def tell(self, status: str) -> None:
+        """Show what rendering or the search for instances has to say, likewise."""
+        self.status.show(f"*{escape(status)}*" if status else "")
 
 
 def semantics_control(pipeline: SemanticFlowPipeline) -> Control:

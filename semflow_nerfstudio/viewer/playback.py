@@ -121,6 +121,7 @@ class PlaybackPanel:
         self.page, self.browser = page, browser
         self.playback = Playback(browser.frame_times)
         self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
         play = self.playback
         with page.folder("Time"):
             self.play_button = page.button("Play / pause", self.toggle, "Time runs in front of a camera that stands")
@@ -152,7 +153,9 @@ class PlaybackPanel:
                 self._apply()
                 return
             self.playback.play(time.monotonic())
-        threading.Thread(target=self._run, name="semflow playback", daemon=True).start()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="semflow playback", daemon=True)
+                self._thread.start()
 
     def _run(self) -> None:
         while True:
@@ -161,10 +164,15 @@ class PlaybackPanel:
                 if not self.page.watched:
                     self.playback.pause()
                 if not self.playback.playing:
+                    self._thread = None
                     return
                 if not self.playback.tick(time.monotonic()):
                     continue
-                self._apply()
+                try:
+                    self._apply()
+                except Exception as error:
+                    self.playback.pause()
+                    self.page.fail(error)
             self.page.rerender()
 
     def _apply(self) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Level = Literal["instance", "class", "moving or static"]
 """What a click selects."""
+MARKER = "selection"
 NOTHING = "Nothing is there."
 MIN_SHARE = 0.1
 """Share of a rectangle from which on something in it is selected."""
@@ -180,6 +181,7 @@ class SelectionPanel:
 
     def __init__(self, page: Page, browser: Browser) -> None:
         self.page, self.browser = page, browser
+        self._marked: Picked | None = None
         self.level: Level = "instance" if browser.class_names else "moving or static"
         with page.folder("Select"):
             self.pointer = page.dropdown(
@@ -192,6 +194,7 @@ class SelectionPanel:
             page.button("Clear selection", lambda: browser.select(Selection()))
             self.info = page.markdown("")
         browser.on_change.append(self.show)
+        browser.on_time.append(lambda _: self.mark())
         self.show()
 
     def _options(self) -> Sequence[str]:
@@ -209,12 +212,21 @@ class SelectionPanel:
         selection = self.browser.selection
         self.named.show_options(self._options(), self._current())
         self.info.show(selection.describe())
-        if selection.picked is None or not selection.targets:
-            self.page.remove("selection")
+        self.mark()
+
+    def mark(self) -> None:
+        """Mark where it was clicked, while that time is shown."""
+        picked = self.browser.selection.picked
+        if picked is not None and abs(picked.time - self.page.time) > 1e-4:
+            picked = None
+        if picked == self._marked:
             return
-        picked = selection.picked
-        text = picked.target(self.level).partition(":")[2] or picked.target(self.level)
-        self.page.show_marker("selection", np.array(picked.position), text, self.browser.marker_size, (255, 217, 26))
+        self._marked = picked
+        if picked is None:
+            self.page.remove(MARKER)
+            return
+        text = picked.label or ("moving" if picked.moving else "static")
+        self.page.show_marker(MARKER, np.array(picked.position), text, self.browser.marker_size, (255, 217, 26))
 
     def listen(self, kind: str) -> None:
         """Start or stop listening to the pointer."""

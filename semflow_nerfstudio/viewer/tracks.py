@@ -127,7 +127,7 @@ class TracksPanel:
             try:
                 self.trace()
             except ValueError as error:
-                self.browser.report(str(error))
+                self.page.fail(error)
 
     def trace(self) -> None:
         """Follow the selection from what a client sees now."""

@@ -58,4 +58,4 @@ class ViewedModel:
         """Show a failure once, and take the message away when all is well again."""
         if failure != self._failure:
             self._failure = failure
-            self._browser.report(failure)
+            self._browser.tell(failure)
