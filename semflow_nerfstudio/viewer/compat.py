@@ -124,9 +124,9 @@ class Page:
     def guarded(self, callback: Callable[..., None], *args: Any) -> None:
         """Run a callback; what it raises becomes a message on the page, and a new image is asked for."""
         with self._busy:
+            self._report("")
             try:
                 callback(*args)
-                self._report("")
             except Exception as error:
                 self.fail(error)
         self.rerender()

@@ -208,9 +208,10 @@ class EditsPanel:
         self.page.remove(GIZMO)
         if not on:
             return
-        center = self._center() if self._targets() else None
+        center = self._center()
         if center is None:
             self.gizmo.show(False)
+            self._targets()
             raise ValueError("The gizmo needs to know where the selection is: click on it once.")
         size = 12 * self.browser.marker_size
         self.page.show_gizmo(GIZMO, center, size, self.dragged)
@@ -233,7 +234,8 @@ class EditsPanel:
         center = self._center()
         if center is None:
             return
-        x, y, z = (position - center).tolist()
+        # What is dragged back to where it was is there again.
+        x, y, z = (position - center).round(6).tolist()
         self._each(lambda state, target: place(state, target, (x, y, z), rotation), drag=True)
 
     # ------------------------------------------------------------------ background

@@ -115,7 +115,7 @@ class TracksPanel:
             self.on = page.checkbox("Show tracks", False, lambda _: self.trace(), "Where the selection was and will be")
             self.past = page.slider("Last frames", 0, last, 1, min(5, last), lambda _: self.show())
             self.following = page.slider("Next frames", 0, last, 1, min(5, last), lambda _: self.show())
-            self.count = page.slider("Tracks", 1, 200, 1, 40, lambda _: self.trace())
+            self.count = page.slider("Number of tracks", 1, 200, 1, 40, lambda _: self.trace())
             self.color_by = page.dropdown("Colour tracks by", get_args(ColorBy), "time", lambda _: self.show())
             page.button("Trace again", self.trace, "From what is in view now")
         browser.on_change.append(self.selection_changed)

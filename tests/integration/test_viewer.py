@@ -75,7 +75,7 @@ def test_moving_the_camera_interrupts_and_goes_on(session: Session) -> None:
 
 
 def test_viewer_of_a_training_run(scene: Path, tmp_path: Path) -> None:
-    """What `ns-train` starts by default: images come while training goes on."""
+    """What `ns-train` starts by default: images come while training goes on, and the tab's controls work."""
     config = tiny_config(scene, tmp_path, steps=100_000)
     port = get_free_port()
     config.viewer.websocket_host, config.viewer.websocket_port = "127.0.0.1", port
@@ -92,6 +92,12 @@ def test_viewer_of_a_training_run(scene: Path, tmp_path: Path) -> None:
                     client.set(label, value)
                     client.wait(lambda: client.image is not None)
                     seen.append(trainer.step)
+                for label, value in (("Selected", "moving"), ("Replace background", True), ("Select with", "click")):
+                    client.set(label, value)
+                client.click((0.0, -90.0, 0.0), (0.0, 1.0, 0.0))
+                client.press("Hide")
+                client.wait(lambda: "hidden" in client.texts() or "Nothing is selected" in client.texts(), 60)
+                client.wait(lambda: "another background" in client.texts(), 60)
                 assert isinstance(trainer.viewer_state, Viewer)
                 threads.extend(trainer.viewer_state.render_statemachines.values())
         finally:

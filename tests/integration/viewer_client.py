@@ -117,11 +117,15 @@ class ViewerClient:
         end = time.monotonic() + timeout
         while True:
             self.wait(lambda: self.image is not None, end - time.monotonic())
-            assert self.image is not None
-            image = np.asarray(Image.open(io.BytesIO(self.image)).convert("RGB"))
+            image = self.picture()
             if image.shape[1] == width and not self._another_image(0.25):
                 return image
             self.image = None
+
+    def picture(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The latest image."""
+        assert self.image is not None, "no image has come"
+        return np.asarray(Image.open(io.BytesIO(self.image)).convert("RGB"))
 
     def wait(self, until: Callable[[], bool], timeout: float = 20.0) -> None:
         """Receive until something is so."""

@@ -34,20 +34,7 @@ def open_page(page: Chromium, session: Session) -> None:
     page.click_text(TAB)
     page.wait_for_text("Frames per second", "Select with", timeout=PATIENCE)
     session.client.press("Go to frame")
-    settle(session)
-
-
-def settle(session: Session) -> None:
-    """Wait until all images are finished, and shown."""
-    end = time.monotonic() + PATIENCE
-    quiet = 0
-    while quiet < 5:
-        assert time.monotonic() < end, "the images are never finished"
-        session.client.receive(0.3)
-        machines = list(session.viewer.render_statemachines.values())
-        finished = all(m.state == "high" and m.next_action is None for m in machines)
-        quiet = quiet + 1 if finished and not session.viewer.train_lock.locked() else 0  # type: ignore[union-attr]
-    time.sleep(1.0)
+    session.settle(2.0, PATIENCE)
 
 
 def place_of(page: Chromium, session: Session, class_name: str) -> tuple[float, float]:
@@ -76,7 +63,7 @@ def click_on(page: Chromium, session: Session, class_name: str) -> None:
     while panel.browser.selection is before:
         assert time.monotonic() < end, "the click never arrived"
         session.client.receive(0.2)
-    settle(session)
+    session.settle(2.0, PATIENCE)
 
 
 def main(run: Path, out: Path, class_name: str) -> None:
@@ -93,7 +80,7 @@ def main(run: Path, out: Path, class_name: str) -> None:
         open_page(page, session)
         click_on(page, session, class_name)
         session.client.set("Show tracks", True)
-        settle(session)
+        session.settle(4.0, PATIENCE)
         page.screenshot(out, quality=85)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,18 @@ class Session:
         """Whether the thread that renders for the client lives."""
         (thread,) = self.viewer.render_statemachines.values()
         return thread.is_alive()
+
+    def settle(self, quiet: float = 0.4, patience: float = 180.0) -> np.ndarray:
+        """Wait until the clients' images are finished, and nothing has happened for some seconds; the last image."""
+        end, since = time.monotonic() + patience, time.monotonic()
+        while time.monotonic() - since < quiet:
+            assert time.monotonic() < end, "the images are never finished"
+            self.client.receive(0.1)
+            assert self.viewer.train_lock is not None
+            machines = list(self.viewer.render_statemachines.values())
+            if self.viewer.train_lock.locked() or any(m.state != "high" or m.next_action for m in machines):
+                since = time.monotonic()
+        return self.client.picture()
 
     def show(self, label: str, value: object) -> np.ndarray:
         """Change a control and wait for the image."""
