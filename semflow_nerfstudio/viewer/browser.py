@@ -70,7 +70,7 @@ class Browser:
         self.on_change: list[Callable[[], None]] = []
         """Called after edits, options or the selection changed."""
         self.on_image: list[Callable[[], None]] = []
-        """Called after an image was rendered, at most every half second."""
+        """Called after images were rendered, not for every one of them."""
         self.on_time: list[Callable[[float], None]] = []
         """Called after the time moved."""
         self.history = History()
@@ -78,6 +78,8 @@ class Browser:
         self.shares: list[float] = []
         self._legend_due = False
         self._instances: Objects | None = None
+        self._not_found = ""
+        """Why the search for instances failed; it is not repeated for every image."""
         self._finding: threading.Thread | None = None
         self._applied: tuple[int, SceneState, Objects | None] | None = None
         self._live: SceneState | None = None
@@ -159,6 +161,7 @@ class Browser:
         with self._lock:
             if self._finding is not None and self._finding.is_alive():
                 return
+            self._not_found = ""
             self._finding = threading.Thread(target=self._find_instances, args=(search,), daemon=True)
             self._finding.start()
 
@@ -181,7 +184,8 @@ class Browser:
             self.tell("" if len(found) else "No instances were found: nothing is solid and confident enough.")
         except Exception as error:
             CONSOLE.print_exception()
-            self.tell(f"Instances could not be found: {error}")
+            self._not_found = f"Instances could not be found: {error}"
+            self.tell(self._not_found)
 
     def _search(self, model: SemanticFlowModel, name: str) -> Instances:
         """Find instances with the model to itself, but for a pause after every view in which others have it."""
@@ -247,9 +251,9 @@ class Browser:
         with self._lock:
             if self._settling is not None:
                 self._settling.cancel()
-            live, self._live, self._settling = self._live, None, None
-            if live is not None:
-                self.history.apply(live)
+            if self._live is not None:
+                self.history.apply(self._live)
+            self._live = self._settling = None
 
     def undo(self) -> None:
         """Take the last step back."""
@@ -331,8 +335,9 @@ class Browser:
         if self._applied == (id(model), state, instances):
             return
         if instances is None and any(needs_instances(target) for target in state.targets):
-            self.find_instances()
-            raise ValueError(SEARCHING)
+            if not self._not_found:
+                self.find_instances()
+            raise ValueError(self._not_found or SEARCHING)
         model.set_scene_state(state, instances)
         self._applied = (id(model), state, instances)
 
