@@ -115,7 +115,8 @@ def tab(tiny_run: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(autouse=True)
 def fresh(tab: Tab) -> Iterator[None]:
-    """Every test starts from the scene as it is, at the first frame, in colour."""
+    """Every test starts from the scene as it is, seen from in front, at the first frame, in colour."""
+    tab.client.look((0.0, 0.0, 10 * EYE), (0.0, 1.0, 0.0, 0.0))
     tab.client.set("Output type", "rgb")
     tab.client.set("Filter", "")
     tab.client.set("Frame", 0)
@@ -222,7 +223,6 @@ def test_camera_and_time_of_a_frame(tab: Tab) -> None:
     tab.until(lambda: np.allclose(tab.client.camera["position"], 10 * browser.camera_at(1.0)[0][:, 3], atol=1e-4))
     assert tab.panel.page.time == pytest.approx(TIMES[2]), "time stands still"
     tab.client.set("Playing moves", "time")
-    tab.picture(lambda: tab.client.look((0.0, 0.0, 10 * EYE), (0.0, 1.0, 0.0, 0.0)))
 
 
 # ---------------------------------------------------------------------- selection

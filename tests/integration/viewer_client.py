@@ -32,7 +32,7 @@ class ViewerClient:
         self.nodes: dict[str, dict[str, Any]] = {}
         """Messages that added what is in the scene, by name; positions are brought up to date."""
         self.camera: dict[str, Any] = {}
-        """Where the server put the camera: `position`, `look_at`, `fov`."""
+        """Where the server put the camera: `position`, `fov`."""
         self.pointer: str | None = None
         """What the server wants to hear of: "click" or "rect-select"."""
 
@@ -164,8 +164,10 @@ class ViewerClient:
                 self.image = message["rgb_bytes"]
             elif message["type"] == "ScenePointerEnableMessage":
                 self.pointer = message["event_type"] if message["enable"] else None
-            elif message["type"].startswith("SetCamera"):
-                self.camera.update({key: value for key, value in message.items() if key != "type"})
+            elif message["type"] == "SetCameraPositionMessage":
+                self.camera["position"] = message["position"]
+            elif message["type"] == "SetCameraFovMessage":
+                self.camera["fov"] = message["fov"]
             elif message["type"] == "RemoveSceneNodeMessage":
                 self.nodes.pop(message["name"], None)
             elif message["type"] in _NODES:
