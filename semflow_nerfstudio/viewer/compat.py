@@ -66,7 +66,12 @@ class Widget:
         if state.value == value:
             return
         state.value = value
-        state.gui_api._websock_interface.queue_message(GuiUpdateMessage(state.id, {"value": value}))
+        self.repeat()
+
+    def repeat(self) -> None:
+        """Tell all clients the value once more."""
+        state = self._handle._impl
+        state.gui_api._websock_interface.queue_message(GuiUpdateMessage(state.id, {"value": state.value}))
 
     def show_options(self, options: Sequence[str], value: str) -> None:
         """Display other options of a dropdown, and which of them is chosen."""
@@ -143,9 +148,18 @@ class Page:
         return Widget(handle)
 
     def _input(self, handle: Any, callback: Callable[[Any], None] | None) -> Widget:
+        widget = Widget(handle)
         if callback is not None:
-            handle.on_update(lambda _: self.guarded(callback, handle.value))
-        return Widget(handle)
+
+            def changed(_: object) -> None:
+                sent = handle.value
+                self.guarded(callback, sent)
+                if handle.value != sent:
+                    # Next, viser passes on what was sent to the other clients, in place of what the callback showed.
+                    threading.Timer(0.1, widget.repeat).start()
+
+            handle.on_update(changed)
+        return widget
 
     def checkbox(self, label: str, value: bool, callback: Callable[[bool], None] | None, hint: str | None = None):
         return self._input(self._gui.add_checkbox(label, value, hint=hint), callback)

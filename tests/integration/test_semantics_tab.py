@@ -72,7 +72,7 @@ class Tab:
         """Click on what is seen in the direction of a point."""
         way = np.array([point[0], point[1], point[2] - EYE])
         before = self.panel.browser.selection
-        self.client.click((0.0, 0.0, 10 * EYE), tuple(way / np.linalg.norm(way)))
+        self.client.click((0.0, 0.0, 10 * EYE), (way / np.linalg.norm(way)).tolist())
         self.until(lambda: self.panel.browser.selection is not before)
 
     def select(self, target: str) -> None:
@@ -262,7 +262,7 @@ def test_a_rectangle_selects_what_fills_it(tab: Tab) -> None:
     tab.client.set("Select with", "rectangle")
     tab.client.set("Level", "class")
     row, column = pixel(ball_at(0))
-    low, high = ((column - 3) / WIDTH, (row - 3) / HEIGHT), ((column + 3) / WIDTH, (row + 3) / HEIGHT)
+    low, high = ((column - 1) / WIDTH, (row - 1) / HEIGHT), ((column + 2) / WIDTH, (row + 2) / HEIGHT)
     tab.client.select_rectangle(low, high)
     tab.until(lambda: tab.panel.browser.selection.targets == (f"class:{names(tab)[BALL_CLASS]}",))
     tab.client.select_rectangle((0.0, 0.0), (1.0, 1.0))

@@ -99,9 +99,9 @@ def watched(run: Run, folder: Path) -> Iterator[Session]:
     turned = vtf.SO3.from_matrix(pose[:, :3]) @ vtf.SO3.from_x_radians(np.pi)
     with ViewerClient(port) as client:
         client.look((VISER_NERFSTUDIO_SCALE_RATIO * pose[:, 3]).tolist(), turned.wxyz.tolist())
-        client.wait(lambda: client.image is not None)
+        client.wait(lambda: client.image is not None, 180)
         client.set("Max res", WIDTH)
-        client.next_image(WIDTH)
+        client.next_image(WIDTH, 180)
         yield Session(run, viewer, client, rendered)
         threads = [*viewer.render_statemachines.values()]
     end(threads)
