@@ -40,11 +40,13 @@ def open_page(page: Chromium, session: Session) -> None:
 def place_of(page: Chromium, session: Session, class_name: str) -> tuple[float, float]:
     """A pixel of the page well inside what shows a class."""
     x, y, width, height = page.evaluate(
-        "(() => { const r = document.querySelector('canvas').getBoundingClientRect();"
+        "(() => { const all = [...document.querySelectorAll('canvas')].map(c => c.getBoundingClientRect());"
+        "const r = all.sort((a, b) => b.width * b.height - a.width * a.height)[0];"
         "return [r.x, r.y, r.width, r.height]; })()"
     )
-    labels = [r["label"][..., 0] for r in session.rendered]
-    label = next(i for i in reversed(labels) if abs(i.shape[1] / i.shape[0] - width / height) < 0.05)
+    labels = [r["label"][..., 0] for r in session.rendered[-12:]]
+    # Those of the page's shape, not of the other client's.
+    label = min(reversed(labels), key=lambda i: abs(i.shape[1] / i.shape[0] - width / height))
     shown = (label == model_of(session.run).class_names.index(class_name))[None, None].float()
     # Smoothed, the mask is largest in the middle of the largest piece.
     reach = 2 * (label.shape[1] // 24) + 1
