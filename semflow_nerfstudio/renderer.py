@@ -6,6 +6,7 @@ Only torch is needed, so that this runs (and is measured) where nerfstudio is no
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from semflow_nerfstudio.fields.dynamic_field import DynamicFieldOutputs
 from semflow_nerfstudio.fields.static_field import FieldOutputs
+from semflow_nerfstudio.flow.feature_maps import Maps
 from semflow_nerfstudio.flow.timeline import TimeWindow
 from semflow_nerfstudio.flow.trajectories import Integrator, trace
 from semflow_nerfstudio.rendering.compositing import (
@@ -49,6 +51,9 @@ class RenderConfig:
     """Samples of a ray, the heaviest of the dynamic field, that get flows and their semantics."""
     min_dynamicness: float = 1e-3
     """Outside training, rays whose movers' share is below this get no flows."""
+    min_semantic_weight: float = 1e-4
+    """Outside training, samples that weigh less than this get no semantics: empty space, and what lies behind where
+    the light is spent. From there to twice as much they fade in."""
     compositing: Literal["normalized", "paper"] = "normalized"
     """Blended weights that sum to one minus the transmittance, or the reference's, which can exceed one."""
     semantic_gradient: Literal["joint", "stopped"] = "joint"
@@ -58,12 +63,17 @@ class RenderConfig:
     semantics (split between the fields by the blending weight alone); with all samples, nothing of the densities."""
     flow_features: bool = True
     """Semantics from flow features; off: from the fields' own trunk features alone."""
+    token_visibility: int = 0
+    """Samples of the (proposal) density between a flow's point and the camera of a frame that it is looked up in, which
+    say how far it is visible there; what is hidden counts less in the attention. 0: off."""
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.window % 2 == 0:
             raise ValueError(f"render.window is {self.window}: use an odd number, the rays' own time in the middle")
-        if self.window_stride < 0 or self.substeps < 1:
-            raise ValueError("render.window_stride must be 0 or more and render.substeps at least 1")
+        if min(self.window_stride, self.token_visibility) < 0 or self.substeps < 1:
+            raise ValueError(
+                "render.window_stride and render.token_visibility must be 0 or more and render.substeps at least 1"
+            )
 
 
 @dataclass
@@ -150,7 +160,7 @@ def render_rays(
     shared: SharedNetworks | None,
     samples: Samples,
     config: RenderConfig,
-    maps: Float[Tensor, "F h w C"] | None = None,
+    maps: Maps | None = None,
     static_only: bool = False,
     mover_rays: Int[Tensor, "M"] | None = None,
     moving: Bool[Tensor, "R"] | None = None,
@@ -195,10 +205,11 @@ def render_rays(
         out.flow = trace_flows(scene, out, config, training)
     if shared is None:
         return out
-    out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config)
+    out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config, training)
     if out.flow is not None:
-        out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config)
-        blend = None if out.dynamic is None else pick(out.dynamic.blend[out.flow.rows], out.flow.picked)
+        out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config, training)
+        assert out.dynamic is not None
+        blend = pick(out.dynamic.blend[out.flow.rows], out.flow.picked)
         weigh = semantic_weights(out.flow.weights, blend, config)
         out.logits = out.logits.index_add(0, out.flow.rays, composite(weigh, out.flow.logits))
     return out
@@ -263,6 +274,7 @@ def trace_flows(scene: Scene, out: Rendered, config: RenderConfig, training: boo
     if isinstance(samples, EditedSamples):
         if samples.read_times is not None:
             # Each sample has a time of its own here, so each is a row of its own.
+            assert isinstance(rows, Tensor)
             rows, rays = (v.repeat_interleave(picked.shape[1]) for v in (rows, rays))
             picked, weights = picked.reshape(-1, 1), weights.reshape(-1, 1)
             times = samples.read_times[rays].gather(1, picked)
@@ -292,18 +304,12 @@ def static_semantics(
     shared: SharedNetworks,
     out: Rendered,
     trunk: Float[Tensor, "R S G"],
-    maps: Float[Tensor, "F h w C"] | None,
+    maps: Maps | None,
     config: RenderConfig,
+    training: bool,
 ) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R C"]]:
     """Static points -> logits, composited with the static field's own weights and with its share of the full ones."""
     picked = heaviest(out.weights.static, config.static_samples)
-    logits = torch.zeros(1, device=trunk.device)
-    if maps is not None:
-        logits = shared.static_logits(maps, scene.bank, pick(out.samples.sources, picked))
-    stopped = config.semantic_gradient == "stopped"
-    if scene.residual:
-        kept = pick(trunk, picked)
-        logits = logits + scene.static_residual(kept.detach() if stopped else kept)
     static_share = None
     if out.dynamic is not None and config.semantic_weights == "uniform":
         static_share = torch.ones_like(out.static_weights)
@@ -311,7 +317,32 @@ def static_semantics(
         static_share = pick(static_share, picked)
     own = semantic_weights(pick(out.static_weights, picked), None, config)
     share = semantic_weights(pick_weights(out.weights.static, picked), static_share, config)
+    points, kept = pick(out.samples.sources, picked), pick(trunk, picked)
+    ramp = None if training else fade_in(torch.maximum(own, share), config)
+    if ramp is not None:
+        points, kept = points[ramp > 0], kept[ramp > 0]
+    logits = torch.zeros(1, device=trunk.device)
+    if maps is not None:
+        logits = shared.static_logits(maps, scene.bank, points)
+    if scene.residual:
+        logits = logits + scene.static_residual(kept.detach() if config.semantic_gradient == "stopped" else kept)
+    logits = spread(logits, ramp)
     return composite(own, logits), composite(share, logits)
+
+
+def fade_in(weights: Float[Tensor, "R k"], config: RenderConfig) -> Float[Tensor, "R k"]:
+    """0 for samples too light for semantics, growing to 1 at twice their least weight, so that nothing jumps."""
+    if config.min_semantic_weight <= 0 or config.semantic_weights == "uniform":
+        return torch.ones_like(weights)
+    return (weights / config.min_semantic_weight - 1).clamp(0, 1)
+
+
+def spread(logits: Float[Tensor, "*batch C"], ramp: Float[Tensor, "R k"] | None) -> Float[Tensor, "R k C"]:
+    """Logits of those of k samples of R rays whose ramp is not zero, faded; as they are where all were computed."""
+    if ramp is None:
+        return logits
+    every = logits.new_zeros(*ramp.shape, logits.shape[-1]).masked_scatter(ramp[..., None] > 0, logits)
+    return every * ramp[..., None]
 
 
 def semantic_weights(
@@ -333,29 +364,31 @@ def flow_semantics(
     scene: Scene,
     shared: SharedNetworks,
     out: Rendered,
-    maps: Float[Tensor, "F h w C"] | None,
+    maps: Maps | None,
     config: RenderConfig,
+    training: bool,
 ) -> tuple[Float[Tensor, "Q k C"], Float[Tensor, "Q k C"]]:
     """Trajectories -> flow features -> attention -> logits of the flows, without and with the scene's residual."""
     flow, dynamic = out.flow, out.dynamic
-    assert flow is not None and dynamic is not None
+    assert flow is not None and dynamic is not None and out.logits is not None
+    window, trajectories, points = flow.window, flow.trajectories, flow.points
+    times, trunk = flow.times, pick(dynamic.trunk[flow.rows], flow.picked)
+    ramp = None if training else fade_in(flow.weights, config)
+    if ramp is not None:
+        heavy = ramp > 0
+        rays = heavy.nonzero()[:, 0]
+        window = window._replace(index=window.index[rays], weight=window.weight[rays], exists=window.exists[rays])
+        trajectories, points, trunk = trajectories[heavy][:, None], points[heavy][:, None], trunk[heavy][:, None]
+        times = times[rays]
     if maps is not None:
-        logits = shared.flow_logits(
-            maps,
-            scene.bank,
-            flow.window,
-            flow.trajectories,
-            flow.points,
-            flow.times,
-            scene.timeline.tau,
-        )
+        seen = partial(scene.seen_from_frames, samples=config.token_visibility) if config.token_visibility else None
+        logits = shared.flow_logits(maps, scene.bank, window, trajectories, points, times, scene.timeline.tau, seen)
     else:
-        assert out.logits is not None
-        logits = out.logits.new_zeros(*flow.picked.shape, out.logits.shape[-1])
+        logits = out.logits.new_zeros(*points.shape[:-1], out.logits.shape[-1])
     if not scene.residual:
-        return logits, logits
-    trunk = pick(dynamic.trunk[flow.rows], flow.picked)
-    return logits, logits + scene.flow_residual(trunk.detach() if config.semantic_gradient == "stopped" else trunk)
+        return (spread(logits, ramp),) * 2
+    residual = scene.flow_residual(trunk.detach() if config.semantic_gradient == "stopped" else trunk)
+    return spread(logits, ramp), spread(logits + residual, ramp)
 
 
 @dataclass

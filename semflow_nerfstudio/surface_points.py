@@ -11,6 +11,7 @@ from torch import Tensor
 
 from semflow_nerfstudio.renderer import FlowPass, Rendered
 from semflow_nerfstudio.rendering.compositing import composite
+from semflow_nerfstudio.rendering.edited import EditedSamples
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
@@ -41,6 +42,13 @@ class SurfacePoints:
     """Share of the ray's light that stops at the surface: small at silhouettes and in empty space."""
     probability: Float[Tensor, "P"]
     """Probability of the label; 1 where the run has no classes."""
+
+    accumulation: Float[Tensor, "P"]
+    """Light that anything stops."""
+    source: Float[Tensor, "P 3"]
+    """Where the fields were read for the point: elsewhere than `points` in an edited scene, as instances are."""
+    source_time: Float[Tensor, "P"]
+    """And when."""
 
     @property
     def confidence(self) -> Float[Tensor, "P"]:
@@ -128,7 +136,14 @@ def points_of_rays(out: Rendered, scene: Scene) -> SurfacePoints:
         velocity = mover_velocity(out.flow, scene, rays)
         velocity[~moving] = 0
     rgb = (out.rgb / out.accumulation[:, None].clamp(min=1e-6)).clamp(0, 1)
-    columns = (points, rgb, label, moving, velocity, stopped, probability)
+    share = near / stopped[:, None].clamp(min=1e-8)
+    times = out.samples.times.expand_as(share)
+    if isinstance(out.samples, EditedSamples) and out.samples.read_times is not None:
+        times = out.samples.read_times
+    sources = composite(share, out.samples.sources)
+    # A mean of times would not be one: samples of one ray can come from different ones.
+    source_time = times.gather(1, near.argmax(-1, keepdim=True))[:, 0]
+    columns = (points, rgb, label, moving, velocity, stopped, probability, out.accumulation, sources, source_time)
     return SurfacePoints(*(column.cpu() for column in columns))
 
 

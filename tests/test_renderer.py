@@ -13,7 +13,7 @@ from semflow_nerfstudio.rendering.samples import Samples
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
 
-ALL = RenderConfig(static_samples=99, flow_samples=99, min_dynamicness=0.0)
+ALL = RenderConfig(static_samples=99, flow_samples=99, min_dynamicness=0.0, min_semantic_weight=0.0)
 """No sample and no ray is left out."""
 
 
@@ -288,6 +288,31 @@ def test_still_rays_get_no_flows_outside_training() -> None:
     moving = (every.dynamicness > threshold).nonzero()[:, 0]
     assert torch.equal(some.flow.rays, moving) and 0 < len(moving) < 6
     torch.testing.assert_close(some.logits[moving], every.logits[moving])
+
+
+def test_light_samples_get_no_semantics_outside_training() -> None:
+    """What empty or hidden samples would add is bounded by their weight; their networks are not run."""
+    scene, shared = random_scene()
+    samples = random_samples(torch.linspace(0, 1, 6))
+    rows: dict[str, list[int]] = {"static": [], "flow": []}
+    for name, network in (("static", shared.static_network), ("flow", shared.flow_network)):
+        network.register_forward_pre_hook(lambda _, given, name=name: rows[name].append(len(given[0])))
+    every = render(scene, shared, samples)
+    assert every.flow is not None and every.logits is not None and every.flow.logits is not None
+    threshold = every.flow.weights.quantile(0.4).item()
+    some = render(scene, shared, samples, replace(ALL, min_semantic_weight=threshold))
+    assert some.flow is not None and some.logits is not None and some.static_logits is not None
+    heavy = every.flow.weights > threshold
+    alone = torch.maximum(every.static_weights, every.weights.static) > threshold
+    assert rows == {"static": [6 * 12, int(alone.sum())], "flow": [6 * 12, int(heavy.sum())]}
+    assert some.flow.logits is not None and not some.flow.logits[~heavy].any()
+    ramp = (every.flow.weights / threshold - 1).clamp(0, 1)[..., None]
+    assert (ramp == 1).any() and ((ramp > 0) & (ramp < 1)).any()
+    torch.testing.assert_close(some.flow.logits, every.flow.logits * ramp)
+    assert 0 < (some.logits - every.logits).abs().max() < 24 * 2 * threshold * every.flow.logits.abs().max()
+    training = render(scene, shared, at_frames(), replace(ALL, min_semantic_weight=threshold), training=True)
+    whole = render(scene, shared, at_frames(), training=True)
+    assert training.logits is not None and whole.logits is not None and torch.equal(training.logits, whole.logits)
 
 
 def test_batch_of_still_rays() -> None:

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -58,19 +59,20 @@ class Records:
 
         Args:
             key: What was measured.
-            any_commit: Also take one of another commit of the package; of several, the one written last.
+            any_commit: Also take one of another commit of the package; of several, the one measured last.
         """
         ending = "*" if any_commit else key.commit
-        found = sorted(self.folder.glob(f"*_{key.fingerprint}_{ending}.json"), key=lambda path: path.stat().st_mtime)
-        return read_record(found[-1]) if found else None
+        found = [read_record(path) for path in sorted(self.folder.glob(f"*_{key.fingerprint}_{ending}.json"))]
+        return max(found, key=lambda record: record["measured"]) if found else None
 
     def write(self, key: RunKey, content: Mapping[str, Any]) -> Path:
         """Write a run's record, replacing one of the same file name, and return its path.
 
-        The key's entries come first in the file; NaN and infinities, which JSON cannot hold, become null.
+        The key's entries and the time come first in the file; NaN and infinities, which JSON cannot hold, become null.
         """
         path = self.folder / key.file_name
-        write_json(path, asdict(key) | {"fingerprint": key.fingerprint} | dict(content))
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        write_json(path, asdict(key) | {"fingerprint": key.fingerprint, "measured": now} | dict(content))
         return path
 
     def all(self) -> list[dict[str, Any]]:
@@ -88,8 +90,8 @@ def read_record(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is no result ({error}): delete it, and the run is made again.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is no result (it holds no JSON object): delete it, and the run is made again.")
+    if not isinstance(content, dict) or "measured" not in content:
+        raise ValueError(f"{path} is no result (it does not say when it was measured): delete it to measure again.")
     return content
 
 

@@ -27,7 +27,7 @@ class Render:
     """Show two outputs on a split screen: where it is cut, as a share of the width, such as 0.5; two numbers let the
     cut run from the first to the second."""
     scene_state: Path | None = None
-    """Edits to show: a scene_state.json."""
+    """Edits to show: a scene_state.json; by default those that `semflow select` chose, else none."""
     only: tuple[str, ...] = ()
     """Show these targets alone: class:NAME, instance:ID, moving or static."""
     highlight: tuple[str, ...] = ()
@@ -40,6 +40,8 @@ class Render:
     """Class that the class_probability output shows; by default the first of the foreground."""
     alpha: bool = False
     """Transparent where nothing is seen: folders of PNGs and .webm."""
+    scene: str | None = None
+    """Scene of a run of several; by default the one that `semflow select` chose, else the first."""
     path: PathName = "fixed"
     """Camera: fixed, orbit, frames, stabilised, interpolate, or file (with --camera-path)."""
     camera_path: Path | None = None
@@ -76,13 +78,20 @@ class Render:
         look.check(self.out)
         if not 0 < self.scale < float("inf"):
             raise ValueError(f"--scale is {self.scale}: use a number above 0, such as 0.5.")
-        state = SceneState() if self.scene_state is None else load_scene_state(self.scene_state)
-        if self.only:
-            state = isolate(state, self.only)
+        given = SceneState() if self.scene_state is None else load_scene_state(self.scene_state)
+        isolate(given, self.only)  # says now, before the run is loaded, if these are no targets
         crop = None if self.camera_path is None else from_camera_path_json(self.camera_path).crop
         run = load_run(self.run)
+        scene = self.scene or given.scene
+        if scene is not None:
+            run.model.show_scene(scene)
+        state = run.model.scene_state if self.scene_state is None else given
+        if self.only:
+            state = isolate(state, self.only)
+        if state != run.model.scene_state:
+            with progress("Looking for objects") as update:
+                self.edit(run, state, update)
         with progress("Looking for objects") as update:
-            self.edit(run, state, update)
             run.show(self.display(run.model.class_names), update)
         camera = "file" if self.camera_path is not None else self.path
         time = self.time if self.time is not None else (None if camera in ("file", "frames") else (0.0, 1.0))

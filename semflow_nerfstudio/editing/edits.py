@@ -66,8 +66,8 @@ class LayerSamples:
     stretch: Float[Tensor, "R S"]
     static_kept: Bool[Tensor, "R S"]
     dynamic_kept: Bool[Tensor, "R S"]
-    tint: Float[Tensor, "R S 3"]
-    tint_strength: Float[Tensor, "R S"]
+    static_tint: Float[Tensor, "R S 4"]
+    dynamic_tint: Float[Tensor, "R S 4"]
     ghost: Int[Tensor, "R S"]
     read_times: Float[Tensor, "R S"]
     turn: Float[Tensor, "R S 3 3"] | None
@@ -315,11 +315,11 @@ class Edits:
         flat_times = times.expand(shape).reshape(-1)
         owners = self.owners(read_at.reshape(-1, 3), flat_times)
         kept = self.kept(owners, layer)
-        tint, strength = torch.ones_like(read_at), torch.zeros_like(starts)
+        static_tint, dynamic_tint = (starts.new_zeros(*shape, 4) for _ in range(2))
         for target, edit in self._tints:
-            where = owners.share(target).any.view(shape)
-            tint[where] = tint.new_tensor(edit.color)
-            strength[where] = edit.color_strength
+            share, tint = owners.share(target), starts.new_tensor([*(edit.color or ()), edit.color_strength])
+            static_tint[share.static.view(shape)] = tint
+            dynamic_tint[share.dynamic.view(shape)] = tint
         same = self._turned and layer is None
         return LayerSamples(
             rows=torch.arange(shape[0], device=starts.device),
@@ -330,8 +330,8 @@ class Edits:
             stretch=torch.full_like(starts, 1.0 if layer is None else layer.scale),
             static_kept=kept.static.view(shape),
             dynamic_kept=kept.dynamic.view(shape),
-            tint=tint,
-            tint_strength=strength,
+            static_tint=static_tint,
+            dynamic_tint=dynamic_tint,
             ghost=torch.full(shape, ghost, dtype=torch.long, device=starts.device),
             read_times=times.expand(shape),
             turn=torch.eye(3, device=starts.device).expand(*shape, 3, 3) if same else None,

@@ -23,6 +23,8 @@ from semflow_nerfstudio.editing.components import (
     voxelise,
 )
 from semflow_nerfstudio.editing.instances import IdGrid, Instance, Instances
+from semflow_nerfstudio.editing.scene_state import SceneState, check_known
+from semflow_nerfstudio.editing.targets import needs_instances
 from semflow_nerfstudio.editing.volumes import Solids, fill
 from semflow_nerfstudio.flow.trajectories import integrate
 from semflow_nerfstudio.scene import Scene
@@ -65,23 +67,48 @@ def instances_of(run: Run, scene: str | None = None, progress: Progress | None =
         scene: Which scene; None: the first.
         progress: Told after every rendered view.
     """
-    name = scene_name(run.model, scene)
-    path = instances_file(run, name)
-    fingerprint = fingerprint_of(run.model, name)
+    return instances_beside(run.model, run.config.get_base_dir(), scene, progress)
+
+
+def instances_beside(
+    model: SemanticFlowModel, folder: Path, scene: str | None = None, progress: Progress | None = None
+) -> Instances:
+    """The same for a model whose run is in a folder."""
+    name = scene_name(model, scene)
+    path = instances_file(model, folder, name)
+    fingerprint = fingerprint_of(model, name)
     try:
         found = Instances.load(path)
     except SceneDataError:
         found = None
     if found is None or found.fingerprint != fingerprint:
-        found = find_instances(run.model, name, progress=progress)
+        found = find_instances(model, name, progress=progress)
         found.save(path)
-    return with_flow(found, run.model.scene(name))
+    return with_flow(found, model.scene(name))
 
 
-def instances_file(run: Run, scene: str) -> Path:
+def show_state(model: SemanticFlowModel, folder: Path, state: SceneState, progress: Progress | None = None) -> None:
+    """Show a scene of a run as a state says, with its instances where the state needs them.
+
+    Args:
+        model: The run's model.
+        folder: The run's folder, where instances are kept.
+        state: The edits.
+        progress: Told while instances are looked for.
+
+    Raises:
+        ValueError: the state names what the run does not have.
+    """
+    check_known(state, model.class_names, None, list(model.scenes))
+    named = any(needs_instances(target) for target in state.targets)
+    found = instances_beside(model, folder, model.edited_scene(state), progress) if named else None
+    model.set_scene_state(state, found)
+
+
+def instances_file(model: SemanticFlowModel, folder: Path, scene: str) -> Path:
     """Where the instances of a scene are kept."""
-    alone = len(run.model.scenes) == 1
-    return run.config.get_base_dir() / ("instances.npz" if alone else f"instances_{scene}.npz")
+    alone = len(model.scenes) == 1
+    return folder / ("instances.npz" if alone else f"instances_{scene}.npz")
 
 
 def scene_name(model: SemanticFlowModel, name: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -87,11 +88,17 @@ class Timeline(nn.Module):
         own = {stride * j for j in range(-radius, radius + 1)}
         following = set() if at_frames else {offset + 1 for offset in own}
         offsets = sorted(own | following | {-1, 0, 1})
-        members = base[:, None] + torch.tensor(offsets, device=index.device)
+        members = base[:, None] + _constant(tuple(offsets), index.device)
         after = (index - base).clamp(0, 1)[:, None]
-        weight = (1 - after) * after.new_tensor([float(o in own) for o in offsets])
-        weight = weight + after * after.new_tensor([float(o in following) for o in offsets])
+        weight = (1 - after) * _constant(tuple(float(o in own) for o in offsets), index.device)
+        weight = weight + after * _constant(tuple(float(o in following) for o in offsets), index.device)
         exists = (members >= 0) & (members <= len(self) - 1)
         gaps = tuple(later - earlier for earlier, later in pairwise(offsets))
         indices = members.clamp(0, len(self) - 1).long()
         return TimeWindow(indices, weight * exists, offsets.index(0), at_frames, exists, gaps)
+
+
+@lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...], device: torch.device) -> Float[Tensor, "n"]:
+    """Numbers on a device, sent there once: sending them makes the program wait."""
+    return torch.tensor(values, dtype=torch.float32, device=device)

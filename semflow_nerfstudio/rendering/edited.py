@@ -40,8 +40,10 @@ class EditedSamples(Samples):
     """Where the static field is shown."""
     dynamic_kept: Bool[Tensor, "R S"] = field(kw_only=True)
     """Where the dynamic field is shown."""
-    tint: Float[Tensor, "R S 3"] = field(kw_only=True)
-    tint_strength: Float[Tensor, "R S"] = field(kw_only=True)
+    static_tint: Float[Tensor, "R S 4"] = field(kw_only=True)
+    """RGB that the static field is tinted with, and how strongly."""
+    dynamic_tint: Float[Tensor, "R S 4"] = field(kw_only=True)
+    """Likewise for the dynamic field."""
     ghost: Int[Tensor, "R S"] = field(kw_only=True)
     """Which of `opacities` a sample's object has; -1: it is as it is."""
     opacities: tuple[float, ...] = field(kw_only=True)
@@ -74,7 +76,7 @@ class EditedSamples(Samples):
         """The static field as it is shown; evaluated where it is, and empty elsewhere."""
         rows, spread = self._shown(self.static_kept)
         out = scene.static_field(scene.space(self._rows(self.read_at, rows)), self._rows(self.read_directions, rows))
-        return FieldOutputs(spread(out.density), self.tinted(spread(out.rgb)), spread(out.trunk))
+        return FieldOutputs(spread(out.density), tinted(spread(out.rgb), self.static_tint), spread(out.trunk))
 
     def dynamic(self, scene: Scene) -> DynamicFieldOutputs:
         """The dynamic field as it is shown, likewise."""
@@ -85,7 +87,7 @@ class EditedSamples(Samples):
             self._rows(self.read_directions, rows)[:, None],
         )
         density, rgb, trunk, blend = (spread(v[:, 0]) for v in (out.density, out.rgb, out.trunk, out.blend))
-        return DynamicFieldOutputs(density=density, rgb=self.tinted(rgb), trunk=trunk, blend=blend)
+        return DynamicFieldOutputs(density=density, rgb=tinted(rgb, self.dynamic_tint), trunk=trunk, blend=blend)
 
     def _shown(self, kept: Bool[Tensor, "R S"]) -> tuple[Int[Tensor, "P"], Callable[[Tensor], Tensor]]:
         """Rows of the samples that are kept, and what spreads their values over all samples, with zeros elsewhere."""
@@ -104,14 +106,6 @@ class EditedSamples(Samples):
     def _rows(values: Float[Tensor, "R S 3"], rows: Int[Tensor, "P"]) -> Float[Tensor, "P 3"]:
         return values.reshape(-1, 3)[rows]
 
-    def tinted(self, rgb: Float[Tensor, "R S 3"]) -> Float[Tensor, "R S 3"]:
-        """Colours mixed with the tint; light and shade stay."""
-        if not bool((self.tint_strength > 0).any()):
-            return rgb
-        luma = rgb.new_tensor(LUMA)
-        light = (rgb * luma).sum(-1, keepdim=True) / (self.tint * luma).sum(-1, keepdim=True).clamp(min=1e-3)
-        return torch.lerp(rgb, (self.tint * light).clamp(0, 1), self.tint_strength[..., None])
-
     def faded(self, alphas: Float[Tensor, "R S"], share: Float[Tensor, "R S"] | None = None) -> Float[Tensor, "R S"]:
         """Opacities with those of faded objects lowered.
 
@@ -128,3 +122,13 @@ class EditedSamples(Samples):
             before, _ = transmittances(stopped)
             alphas = torch.where(own, alphas * opacity * before / (1 - opacity * (1 - before)), alphas)
         return alphas
+
+
+def tinted(rgb: Float[Tensor, "R S 3"], tint: Float[Tensor, "R S 4"]) -> Float[Tensor, "R S 3"]:
+    """Colours mixed with a tint (RGB, strength); light and shade stay."""
+    color, strength = tint[..., :3], tint[..., 3:]
+    if not bool((strength > 0).any()):
+        return rgb
+    luma = rgb.new_tensor(LUMA)
+    light = (rgb * luma).sum(-1, keepdim=True) / (color * luma).sum(-1, keepdim=True).clamp(min=1e-3)
+    return torch.lerp(rgb, (color * light).clamp(0, 1), strength)

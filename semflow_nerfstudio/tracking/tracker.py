@@ -45,7 +45,7 @@ class Tracker:
     def __init__(self, run: Run, scene: str | None = None, options: TrackOptions | None = None) -> None:
         """Raises ValueError for a scene that the run does not have."""
         model = run.model
-        self.name = scene or model.config.default_scene or next(iter(model.scenes))
+        self.name = scene or model.shown_scene
         if self.name not in model.scenes:
             raise ValueError(f"the run has no scene '{self.name}': its scenes are {', '.join(model.scenes)}")
         self.run, self.options = run, options or TrackOptions()
@@ -53,8 +53,9 @@ class Tracker:
         dataset: Any = run.pipeline.datamanager.train_dataset
         self.frames: SceneFrames = dataset.metadata["scene_frames"][self.name]
         first = model.first_frame[self.name]
-        self.nerf_cameras: Cameras = run.frames[first : first + len(self.frames.times)].to(model.device)
-        self.cameras: FrameCameras = frame_cameras(dataset, first, first + len(self.frames.times)).to(model.device)
+        last = first + len(self.frames.times)
+        self.nerf_cameras: Cameras = dataset.cameras[first:last].to(model.device)
+        self.cameras: FrameCameras = frame_cameras(dataset, first, last).to(model.device)
         self.frame_times = self.frames.times.to(model.device)
         self.times = self.scene.timeline.times
         self.frame_index = self.scene.timeline.index(self.frame_times).round().long()

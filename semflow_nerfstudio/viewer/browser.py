@@ -17,7 +17,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from semflow_nerfstudio.data.checks import SceneDataError
-from semflow_nerfstudio.editing.find_instances import find_instances, fingerprint_of, with_flow
+from semflow_nerfstudio.editing.find_instances import find_instances, fingerprint_of, instances_file, with_flow
 from semflow_nerfstudio.editing.instances import Instances
 from semflow_nerfstudio.editing.scene_state import History, SceneState, check_known
 from semflow_nerfstudio.editing.targets import Objects, bounds_of, center_of, needs_instances, resolve
@@ -103,7 +103,7 @@ class Browser:
     @property
     def scene_name(self) -> str:
         """The scene that cameras without a scene show."""
-        return self.model.config.default_scene or next(iter(self.model.scenes))
+        return self.model.shown_scene
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -168,7 +168,7 @@ class Browser:
     def _find_instances(self, search: bool) -> None:
         try:
             model, name = self.model, self.scene_name
-            file = self.folder / ("instances.npz" if len(model.scenes) == 1 else f"instances_{name}.npz")
+            file = instances_file(model, self.folder, name)
             with self.lock():
                 fingerprint = fingerprint_of(model, name)
             found = None

@@ -26,7 +26,7 @@ MAX_SWITCHES = 40
 def visible_shares(label: Float[Tensor, "H W 1"], accumulation: Float[Tensor, "H W 1"], count: int) -> list[float]:
     """Share of an image's pixels that show each of `count` classes; pixels that show nothing belong to none."""
     seen = label[accumulation > 0.5].long()
-    return (torch.bincount(seen, minlength=count).double() / label.numel()).tolist()
+    return (torch.bincount(seen, minlength=count)[:count].double() / label.numel()).tolist()
 
 
 def to_hex(color: Rgb) -> str:

@@ -32,6 +32,10 @@ class CropBox:
     background: tuple[float, ...]
     """Colour around it, RGB in [0, 1]."""
 
+    def as_floats(self) -> tuple[Any, Any, Any]:
+        """Centre, rotation and scale as nerfstudio wants them: floats, also where they were given as whole numbers."""
+        return tuple(tuple(float(v) for v in part) for part in (self.center, self.rotation, self.scale))  # type: ignore[return-value]
+
 
 @dataclass(frozen=True)
 class CameraPath:

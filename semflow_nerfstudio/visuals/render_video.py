@@ -42,7 +42,7 @@ class Look:
     legend: bool = True
     """Whether the class legend is burnt in."""
     captions: bool = True
-    """Whether the outputs' names and the time are burnt in."""
+    """Whether the outputs' names are burnt in."""
     alpha: bool = False
     """One output alone, transparent where nothing is seen."""
 
@@ -177,5 +177,5 @@ def legend_of(run: Run) -> tuple[Sequence[str], np.ndarray]:
 
 def depth_limits(run: Run) -> tuple[float | None, float | None]:
     """Depths that get the first and the last colour, the same in all frames."""
-    scene = run.model.scene(next(iter(run.model.scenes)))
+    scene = run.model.scene(run.model.shown_scene)
     return scene.near, scene.far

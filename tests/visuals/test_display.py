@@ -8,10 +8,10 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from semflow_nerfstudio.visuals.display import HIGHLIGHT_COLOR, Display, highlighted, target_mask
-from semflow_nerfstudio.visuals.outputs import Classes, camera_outputs
+from semflow_nerfstudio.visuals.outputs import ShownClasses, camera_outputs
 
 NAMES = ("wall", "dog", "cat")
-CLASSES = Classes(NAMES, torch.tensor([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]), torch.tensor([False, True, True]))
+CLASSES = ShownClasses(NAMES, torch.tensor([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]), torch.tensor([False, True, True]))
 LABELS = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 2]])
 CAMERA = Cameras(torch.eye(4)[None, :3], 4.0, 4.0, 2.0, 1.0, 4, 2, times=torch.tensor([[0.5]]))
 

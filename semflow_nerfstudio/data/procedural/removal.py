@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from numpy import ndarray
 
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.procedural.ground_truth import attach, carry, visibility, world_points
-from semflow_nerfstudio.data.procedural.motion import Motion
+from semflow_nerfstudio.data.procedural.motion import shifted
 from semflow_nerfstudio.data.procedural.options import SceneOptions
 from semflow_nerfstudio.data.procedural.render import render_view
 from semflow_nerfstudio.data.procedural.scene import ProceduralScene, build_scene
-
-
-@dataclass(frozen=True)
-class Shifted:
-    """Another motion, displaced."""
-
-    motion: Motion
-    offset: tuple[float, float, float]
-    """World units."""
-
-    def poses(self, time: float) -> Float[ndarray, "P 3 4"]:
-        """Rigid motions of the object's parts."""
-        poses = self.motion.poses(time).copy()
-        poses[:, :, 3] += self.offset
-        return poses
 
 
 def with_moved(scene: ProceduralScene, name: str, offset: tuple[float, float, float]) -> ProceduralScene:
@@ -39,7 +24,7 @@ def with_moved(scene: ProceduralScene, name: str, offset: tuple[float, float, fl
     """
     index = object_index(scene, name)
     things = list(scene.objects)
-    things[index] = replace(things[index], motion=Shifted(things[index].motion, offset))
+    things[index] = replace(things[index], motion=shifted(things[index].motion, offset))
     return replace(scene, objects=tuple(things))
 
 

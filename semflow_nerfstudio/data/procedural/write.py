@@ -27,7 +27,7 @@ TRACKED_POINTS = 256
 NEAR_MARGIN, FAR_MARGIN = 0.9, 1.1
 DEPTH_UNIT = 1e-3
 """World units per step of the 16-bit depth images of transforms.json (nerfstudio's default)."""
-COVERED = np.uint8(128)
+COVERED = 128
 """Value in multiview_removed/ where the object that is left out would cover something that no training frame sees of
 the whole scene; 255: that one of them does; 0: it would not be there."""
 
@@ -91,7 +91,8 @@ def _write(folder: Path, scene: ProceduralScene, progress: Progress) -> None:
             _save_image(folder / f"multiview_GT_semantic/{name}.png", _class_colors(view.label))
             if removal is not None:
                 covered, revealed = removal.masks(time, k)
-                _save_image(folder / f"multiview_removed/{name}.png", COVERED * covered + (255 - COVERED) * revealed)
+                mask = np.where(revealed, 255, np.where(covered, COVERED, 0)).astype(np.uint8)
+                _save_image(folder / f"multiview_removed/{name}.png", mask)
             if k == time % len(rig):
                 training.append(view)
             if synchronised:
