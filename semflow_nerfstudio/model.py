@@ -23,7 +23,7 @@ from semflow_nerfstudio.compat import computes_in_bfloat16
 from semflow_nerfstudio.editing.editable import Editable
 from semflow_nerfstudio.evaluation.scene_evaluation import SceneEvaluation
 from semflow_nerfstudio.flow.feature_maps import FeatureCache, Maps
-from semflow_nerfstudio.renderer import RenderConfig, render_rays, seen_motion, seen_points
+from semflow_nerfstudio.renderer import RenderConfig, render_rays, seen_motion, seen_points, seen_source
 from semflow_nerfstudio.sampling.choice import SamplerName, Sampling, make_sampler
 from semflow_nerfstudio.sampling.occupancy import OccupancySamplingConfig
 from semflow_nerfstudio.sampling.proposal import ProposalSamplingConfig, proposal_losses
@@ -42,7 +42,7 @@ from semflow_nerfstudio.training.objective import (
     static_losses,
 )
 from semflow_nerfstudio.training.observed import Observed, as_color, given_distance, observe
-from semflow_nerfstudio.visuals.outputs import camera_outputs
+from semflow_nerfstudio.visuals.outputs import ShownClasses, camera_outputs
 
 
 @dataclass
@@ -112,6 +112,8 @@ class SemanticFlowModel(Editable, Model):
     config: SemanticFlowModelConfig
     class_colors: Tensor
     """RGB in [0, 1] of the classes, (C, 3)."""
+    foreground: Tensor
+    """Which classes are foreground, bool (C,)."""
     scene_choice: ViewerDropdown[str]
     """The viewer's list of scenes, where there are several."""
 
@@ -342,6 +344,7 @@ class SemanticFlowModel(Editable, Model):
         if out.logits is not None and self.shared is not None:
             outputs["logits"] = self.shared.calibration(out.logits)
         outputs["here"] = outputs["there"] = seen_points(out)
+        outputs["source"], outputs["source_time"] = seen_source(out)
         if out.flow is not None:
             outputs["there"] = outputs["here"].index_add(0, out.flow.rays, seen_motion(out, 1))
         return {name: value.clamp(0, 1) if name.endswith("rgb") else value for name, value in outputs.items()}
@@ -352,13 +355,17 @@ class SemanticFlowModel(Editable, Model):
         `depth` is the distance along the ray in scene units, `label` the class id, `flow` the motion of what is seen
         to the next frame time, as this same camera would see it.
         """
+        colors, shown = self.shown_classes()
         return camera_outputs(
             super().get_outputs_for_camera(camera, obb_box),
             camera,
-            *self.shown_classes(),
+            ShownClasses(self.class_names, colors, self.foreground),
+            shown,
+            self.display,
             self.config.overlay_opacity,
             self.config.flow_color_scale,
             self.edited,
+            self.membership,
         )
 
     def ray_image(self, camera: Cameras) -> dict[str, Tensor]:

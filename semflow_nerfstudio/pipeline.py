@@ -37,6 +37,7 @@ from semflow_nerfstudio.training.adaptation import (
     describe,
     read_shared,
 )
+from semflow_nerfstudio.viewer.panel import semantics_control
 
 
 @dataclass
@@ -84,6 +85,7 @@ class SemanticFlowPipeline(VanillaPipeline):
             self._model = cast(Model, distribute(self._model))
             if dist.get_rank() != 0:
                 _write_no_transforms(self.datamanager)
+        self.semantics = semantics_control(self)
 
     def adapt(self, source: TrainedShared) -> None:
         """Take trained shared networks, and say what was taken.

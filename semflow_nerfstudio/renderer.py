@@ -429,6 +429,13 @@ def seen_points(out: Rendered) -> Float[Tensor, "R 3"]:
     return composite(total, out.samples.positions) / total.sum(-1, keepdim=True).clamp(min=1e-6)
 
 
+def seen_source(out: Rendered) -> tuple[Float[Tensor, "R 3"], Float[Tensor, "R 1"]]:
+    """Where and when the fields are read for most of what a ray sees: in an edited scene not always where it shows."""
+    samples, most = out.samples, out.weights.total.argmax(-1, keepdim=True)
+    times = samples.source_times() if isinstance(samples, EditedSamples) else samples.times.expand_as(samples.starts)
+    return pick(samples.sources, most)[:, 0], times.gather(1, most)
+
+
 def seen_motion(out: Rendered, step: int) -> Float[Tensor, "Q 3"]:
     """How far what the flow pass's rays see moves in `step` frames: movers move, the rest does not."""
     assert out.flow is not None

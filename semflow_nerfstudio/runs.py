@@ -18,13 +18,14 @@ from nerfstudio.engine.trainer import TrainerConfig
 from torch import Tensor
 
 from semflow_nerfstudio.data.label_propagation import fill_holes
-from semflow_nerfstudio.editing.scene_state import SceneState
+from semflow_nerfstudio.editing.scene_state import SceneState, parse_target
 from semflow_nerfstudio.evaluation.metrics import copy_baseline
 from semflow_nerfstudio.evaluation.scene_evaluation import join_scores
 from semflow_nerfstudio.evaluation.segmentation import mean_over_images
 from semflow_nerfstudio.model import SemanticFlowModel
 from semflow_nerfstudio.pipeline import SemanticFlowPipeline
 from semflow_nerfstudio.visuals.camera_path import CropBox
+from semflow_nerfstudio.visuals.display import Display, instance_membership
 
 Progress = Callable[[int, int], None]
 """(done, total)."""
@@ -96,6 +97,20 @@ class Run:
         from semflow_nerfstudio.editing.find_instances import show_state
 
         show_state(self.model, self.config.get_base_dir(), state, progress)
+
+    def show(self, display: Display, progress: Progress | None = None) -> None:
+        """Show classes as a display says, with the scene's instances where it highlights one.
+
+        Raises:
+            ValueError: it names what the run does not have.
+        """
+        from semflow_nerfstudio.editing.find_instances import instances_of
+
+        model = self.model
+        display.check(model.class_names)
+        named = any(parse_target(target)[0] == "instance" for target in display.highlight)
+        found = instances_of(self, model.edited_scene(model.scene_state), progress) if named else None
+        model.display, model.membership = display, None if found is None else instance_membership(found)
 
 
 def seed_everything(seed: int) -> None:

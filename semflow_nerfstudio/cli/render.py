@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,14 @@ class Render:
     """Edits to show: a scene_state.json; by default those that `semflow select` chose, else none."""
     only: tuple[str, ...] = ()
     """Show these targets alone: class:NAME, instance:ID, moving or static."""
+    highlight: tuple[str, ...] = ()
+    """Tint and outline these targets."""
+    classes: str = ""
+    """Colour only classes whose names contain one of these parts, separated by ;."""
+    overlay_opacity: float | None = None
+    """Strength of the colours in semantics_overlay, from 0 to 1; by default the model's own."""
+    probability_of: str | None = None
+    """Class that the class_probability output shows; by default the first of the foreground."""
     alpha: bool = False
     """Transparent where nothing is seen: folders of PNGs and .webm."""
     scene: str | None = None
@@ -82,6 +91,8 @@ class Render:
         if state != run.model.scene_state:
             with progress("Looking for objects") as update:
                 self.edit(run, state, update)
+        with progress("Looking for objects") as update:
+            run.show(self.display(run.model.class_names), update)
         camera = "file" if self.camera_path is not None else self.path
         time = self.time if self.time is not None else (None if camera in ("file", "frames") else (0.0, 1.0))
 
@@ -109,6 +120,13 @@ class Render:
         split = None if self.split is None else (self.split[0], self.split[-1])
         outputs = self.outputs or (("rgb",) if self.alpha else ("rgb", "semantics"))
         return Look(outputs, split, self.legend, self.captions, self.alpha)
+
+    def display(self, names: Sequence[str]) -> Any:
+        """How classes are shown."""
+        from semflow_nerfstudio.visuals.display import Display, matching
+
+        unlisted = frozenset(names) - frozenset(matching(names, self.classes))
+        return Display(self.overlay_opacity, unlisted, self.probability_of, self.highlight)
 
     def edit(self, run: Any, state: Any, update: Any) -> None:
         """Show the run edited; errors name the file that the state is from."""

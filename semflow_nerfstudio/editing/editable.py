@@ -13,6 +13,7 @@ from torch import Tensor
 from semflow_nerfstudio.editing.edits import Edits
 from semflow_nerfstudio.editing.scene_state import SceneState, check_known
 from semflow_nerfstudio.editing.targets import Objects
+from semflow_nerfstudio.visuals.display import Display, Membership
 
 if TYPE_CHECKING:
     from semflow_nerfstudio.scene import Scene
@@ -27,6 +28,10 @@ class Editable:
     training: bool
     _scene_state: SceneState = SceneState()
     _edits: Edits | None = None
+    display: Display = Display()
+    """How pictures show classes."""
+    membership: Membership | None = None
+    """Finds the instances that the display highlights."""
 
     if TYPE_CHECKING:
 
@@ -73,12 +78,12 @@ class Editable:
     @contextmanager
     def unedited(self) -> Iterator[None]:
         """Within this context pictures show scenes as they were learnt: for scores."""
-        kept = self._scene_state, self._edits
-        self._scene_state, self._edits = SceneState(), None
+        kept = self._scene_state, self._edits, self.display
+        self._scene_state, self._edits, self.display = SceneState(), None, Display()
         try:
             yield
         finally:
-            self._scene_state, self._edits = kept
+            self._scene_state, self._edits, self.display = kept
 
     def shown_classes(self) -> tuple[Float[Tensor, "C 3"], Bool[Tensor, "C"]]:
         """Colours of the classes as edited, and which are coloured at all."""

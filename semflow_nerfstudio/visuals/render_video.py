@@ -122,6 +122,7 @@ class VideoRenderer:
             **asdict(self.look),
             "crop": None if self.crop is None else asdict(self.crop),
             "scene_state": to_json(self.run.model.scene_state),
+            "display": self.run.model.display.settings(),
         }
 
 
