@@ -27,6 +27,7 @@ from semflow_nerfstudio.renderer import RenderConfig, render_rays, seen_motion, 
 from semflow_nerfstudio.sampling.choice import SamplerName, Sampling, make_sampler
 from semflow_nerfstudio.sampling.occupancy import OccupancySamplingConfig
 from semflow_nerfstudio.sampling.proposal import ProposalSamplingConfig, proposal_losses
+from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene import Scene, SceneConfig
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL, SceneFrames
 from semflow_nerfstudio.scene_outputs import SceneOutputs, join_dicts
@@ -46,7 +47,7 @@ from semflow_nerfstudio.visuals.outputs import ShownClasses, camera_outputs
 
 
 @dataclass
-class SemanticFlowModelConfig(ModelConfig):
+class SemanticFlowModelConfig(SavedConfig, ModelConfig):
     """Semantic Flow."""
 
     _target: type = field(default_factory=lambda: SemanticFlowModel)

@@ -28,6 +28,7 @@ from semflow_nerfstudio.data.labels import ClassTable
 from semflow_nerfstudio.data.parser_outputs import say
 from semflow_nerfstudio.editing.scene_state_file import load_scene_state
 from semflow_nerfstudio.model import SemanticFlowModel, SemanticFlowModelConfig
+from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.selection import Selection, loaded_run_folder, read_selection
 from semflow_nerfstudio.training.adaptation import (
     CLASSES,
@@ -41,7 +42,7 @@ from semflow_nerfstudio.viewer.panel import semantics_control
 
 
 @dataclass
-class SemanticFlowPipelineConfig(VanillaPipelineConfig):
+class SemanticFlowPipelineConfig(SavedConfig, VanillaPipelineConfig):
     """Pipeline of `semantic-flow`."""
 
     _target: type = field(default_factory=lambda: SemanticFlowPipeline)

@@ -29,12 +29,13 @@ from semflow_nerfstudio.rendering.compositing import (
 )
 from semflow_nerfstudio.rendering.edited import EditedSamples
 from semflow_nerfstudio.rendering.samples import Samples, heaviest, pick, pick_weights
+from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.shared import SharedNetworks
 
 
 @dataclass
-class RenderConfig:
+class RenderConfig(SavedConfig):
     """How rays are rendered."""
 
     window: int = 3
