@@ -80,8 +80,9 @@ class SemanticFlowPipeline(VanillaPipeline):
         super().__init__(for_adaptation(config, test_mode, adapted), device, test_mode, **kwargs)
         if adapted is not None:
             self.adapt(adapted)
-        self.world_size = self.datamanager.world_size = world_size
-        self.datamanager.local_rank = local_rank
+        data: Any = self.datamanager
+        self.world_size = data.world_size = world_size
+        data.local_rank = local_rank
         if world_size > 1:
             self._model = cast(Model, distribute(self._model))
             if dist.get_rank() != 0:

@@ -387,7 +387,8 @@ def flow_semantics(
     else:
         logits = out.logits.new_zeros(*points.shape[:-1], out.logits.shape[-1])
     if not scene.residual:
-        return (spread(logits, ramp),) * 2
+        every = spread(logits, ramp)
+        return every, every
     residual = scene.flow_residual(trunk.detach() if config.semantic_gradient == "stopped" else trunk)
     return spread(logits, ramp), spread(logits + residual, ramp)
 
