@@ -23,14 +23,14 @@ from semflow_nerfstudio.compat import computes_in_bfloat16
 from semflow_nerfstudio.editing.editable import Editable
 from semflow_nerfstudio.evaluation.scene_evaluation import SceneEvaluation
 from semflow_nerfstudio.flow.feature_maps import FeatureCache, Maps
-from semflow_nerfstudio.renderer import RenderConfig, render_rays, seen_motion, seen_points, seen_source
+from semflow_nerfstudio.renderer import RenderConfig, render_rays
 from semflow_nerfstudio.sampling.choice import SamplerName, Sampling, make_sampler
 from semflow_nerfstudio.sampling.occupancy import OccupancySamplingConfig
 from semflow_nerfstudio.sampling.proposal import ProposalSamplingConfig, proposal_losses
 from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene import Scene, SceneConfig
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL, SceneFrames
-from semflow_nerfstudio.scene_outputs import SceneOutputs, join_dicts
+from semflow_nerfstudio.scene_outputs import SceneOutputs, displayed_rays, join_dicts
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
 from semflow_nerfstudio.training.adaptation import Classes, ClassRecord
 from semflow_nerfstudio.training.label_transport import DEFAULT_TRANSPORT, LabelTransport, LabelTransportConfig
@@ -334,21 +334,10 @@ class SemanticFlowModel(Editable, Model):
         if edits is not None and edits.background is not None:
             color = torch.tensor(edits.background)
         background = renderer.get_background_color(color, out.rgb.shape, out.rgb.device)
-        outputs = {
-            "rgb": out.rgb + (1 - out.accumulation[:, None]) * background,
-            "accumulation": out.accumulation[:, None],
-            "depth": out.distance[:, None],
-            "static_rgb": out.static_rgb + (1 - out.static_weights.sum(-1, keepdim=True)) * background,
-            "dynamic_rgb": out.dynamic_share_rgb + (1 - out.dynamicness[:, None]) * background,
-            "dynamicness": out.dynamicness[:, None],
-        }
+        outputs = displayed_rays(out, background)
         if out.logits is not None and self.shared is not None:
             outputs["logits"] = self.shared.calibration(out.logits)
-        outputs["here"] = outputs["there"] = seen_points(out)
-        outputs["source"], outputs["source_time"] = seen_source(out)
-        if out.flow is not None:
-            outputs["there"] = outputs["here"].index_add(0, out.flow.rays, seen_motion(out, 1))
-        return {name: value.clamp(0, 1) if name.endswith("rgb") else value for name, value in outputs.items()}
+        return outputs
 
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
         """Render an image: rgb, accumulation, depth, semantics and the other displayable outputs, each (H, W, 1 or 3).

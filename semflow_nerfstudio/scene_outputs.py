@@ -1,15 +1,15 @@
-"""Batches that mix scenes: what was rendered of each, and rows put back in order."""
+"""What rays of one scene or of several return: batches that mix scenes, and what pictures are made of."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
-from semflow_nerfstudio.renderer import Rendered
+from semflow_nerfstudio.rendered import Rendered, seen_motion, seen_points, seen_source
 from semflow_nerfstudio.sampling.proposal import Proposed
 
 
@@ -31,3 +31,20 @@ def join_dicts(parts: list[tuple[Int[Tensor, "R"] | None, dict[str, Tensor]]]) -
         return parts[0][1]
     order = torch.cat([rows for rows, _ in parts if rows is not None]).argsort()
     return {name: torch.cat([values[name] for _, values in parts])[order] for name in parts[0][1]}
+
+
+def displayed_rays(out: Rendered, background: Float[Tensor, "R 3"]) -> dict[str, Float[Tensor, "R C"]]:
+    """What a rendered batch shows, one row a ray, in front of a background colour; lengths are in scene units."""
+    outputs = {
+        "rgb": out.rgb + (1 - out.accumulation[:, None]) * background,
+        "accumulation": out.accumulation[:, None],
+        "depth": out.distance[:, None],
+        "static_rgb": out.static_rgb + (1 - out.static_weights.sum(-1, keepdim=True)) * background,
+        "dynamic_rgb": out.dynamic_share_rgb + (1 - out.dynamicness[:, None]) * background,
+        "dynamicness": out.dynamicness[:, None],
+    }
+    outputs["here"] = outputs["there"] = seen_points(out)
+    outputs["source"], outputs["source_time"] = seen_source(out)
+    if out.flow is not None:
+        outputs["there"] = outputs["here"].index_add(0, out.flow.rays, seen_motion(out, 1))
+    return {name: value.clamp(0, 1) if name.endswith("rgb") else value for name, value in outputs.items()}

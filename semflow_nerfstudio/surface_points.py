@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from semflow_nerfstudio.renderer import FlowPass, Rendered
+from semflow_nerfstudio.rendered import FlowPass, Rendered
 from semflow_nerfstudio.rendering.compositing import composite
 from semflow_nerfstudio.rendering.edited import EditedSamples
 from semflow_nerfstudio.scene import Scene

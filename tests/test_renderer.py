@@ -8,7 +8,8 @@ import torch
 from builders import NUM_CLASSES, TIMES, random_samples, random_scene
 from torch import Tensor, nn
 
-from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_advected, render_rays, seen_motion, seen_points
+from semflow_nerfstudio.rendered import Rendered, seen_motion, seen_points
+from semflow_nerfstudio.renderer import RenderConfig, render_advected, render_rays
 from semflow_nerfstudio.rendering.samples import Samples
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks

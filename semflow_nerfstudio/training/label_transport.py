@@ -17,7 +17,7 @@ from torch import Tensor
 from semflow_nerfstudio.cameras import FrameCameras
 from semflow_nerfstudio.flow.timeline import Timeline
 from semflow_nerfstudio.flow.trajectories import Velocity, integrate
-from semflow_nerfstudio.renderer import Rendered
+from semflow_nerfstudio.rendered import Rendered
 from semflow_nerfstudio.rendering.compositing import composite
 from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene import Scene

@@ -9,14 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from semflow_nerfstudio.flow.trajectories import integrate
-from semflow_nerfstudio.renderer import (
-    RenderConfig,
-    Rendered,
-    render_advected,
-    seen_motion,
-    seen_points,
-    semantic_weights,
-)
+from semflow_nerfstudio.rendered import Rendered, seen_motion, seen_points
+from semflow_nerfstudio.renderer import RenderConfig, render_advected, semantic_weights
 from semflow_nerfstudio.rendering.compositing import composite, field_weights, mean_distance
 from semflow_nerfstudio.rendering.samples import pick
 from semflow_nerfstudio.saved_config import SavedConfig

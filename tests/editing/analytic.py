@@ -14,7 +14,8 @@ from semflow_nerfstudio.editing.edits import Edits
 from semflow_nerfstudio.editing.scene_state import SceneState
 from semflow_nerfstudio.fields.dynamic_field import DynamicFieldOutputs
 from semflow_nerfstudio.fields.static_field import FieldOutputs
-from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_rays
+from semflow_nerfstudio.rendered import Rendered
+from semflow_nerfstudio.renderer import RenderConfig, render_rays
 from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig
 from semflow_nerfstudio.scene import Scene, SceneConfig
 

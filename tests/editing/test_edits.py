@@ -41,7 +41,8 @@ from semflow_nerfstudio.editing.scene_state import (
     recolor,
     with_background,
 )
-from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_rays, seen_motion
+from semflow_nerfstudio.rendered import Rendered, seen_motion
+from semflow_nerfstudio.renderer import RenderConfig, render_rays
 from semflow_nerfstudio.rendering.edited import LUMA
 from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig
 

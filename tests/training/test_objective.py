@@ -9,7 +9,8 @@ from builders import HEIGHT, NUM_CLASSES, TIMES, WIDTH, arc_cameras, random_samp
 from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
-from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_rays
+from semflow_nerfstudio.rendered import Rendered
+from semflow_nerfstudio.renderer import RenderConfig, render_rays
 from semflow_nerfstudio.rendering.samples import Samples
 from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig, proposal_losses
 from semflow_nerfstudio.scene import Scene
