@@ -11,7 +11,7 @@ from semflow_nerfstudio.fields.dynamic_field import DynamicFieldOutputs
 from semflow_nerfstudio.flow.timeline import TimeWindow
 from semflow_nerfstudio.rendering.compositing import BlendedWeights, composite, field_weights
 from semflow_nerfstudio.rendering.edited import EditedSamples
-from semflow_nerfstudio.rendering.samples import Samples
+from semflow_nerfstudio.rendering.samples import Samples, pick
 
 
 @dataclass

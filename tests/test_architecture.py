@@ -12,7 +12,7 @@ import semflow_nerfstudio
 PACKAGE = Path(semflow_nerfstudio.__file__).parent
 SOURCES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 CORE_FOLDERS = ("encodings/", "fields/", "flow/", "rendering/", "training/")
-CORE_FILES = ("cameras.py", "scene_frames.py", "scene.py", "shared.py", "renderer.py", "rendered.py")
+CORE_FILES = ("cameras.py", "scene_frames.py", "scene.py", "shared.py", "renderer.py", "rendered.py", "saved_config.py")
 CORE = [name for name in SOURCES if name.startswith(CORE_FOLDERS) or name in CORE_FILES]
 BACKENDS = [name for name in CORE if name.startswith("encodings/") and name.endswith(("_backend.py", "_kernels.py"))]
 USERS_OF_THE_MODEL = (
