@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -166,7 +165,7 @@ def picture_size(origin: str, width: Any, height: Any) -> tuple[int, int]:
     Raises:
         SceneDataError: no positive whole numbers, or too many pixels.
     """
-    good = [is_number(value, math.inf) and value >= 1 and float(value).is_integer() for value in (width, height)]
+    good = [is_number(value, 1e9) and value >= 1 and float(value).is_integer() for value in (width, height)]
     if not all(good):
         raise SceneDataError(f"{origin} states {width!r} x {height!r} as its size: write width and height in pixels.")
     if width * height > MAX_PIXELS:
