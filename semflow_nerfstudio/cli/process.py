@@ -87,5 +87,9 @@ class Process:
             jobs=self.jobs,
         )
         summary = process_scene(self.source, self.out, options, progress)
+        if self.report:
+            from semflow_nerfstudio.process.report import write_report
+
+            summary.details["report"] = str(write_report(self.out, summary))
         print("\n".join(summary.lines()))
         print(f"train on it: ns-train semantic-flow-lite --data {self.out} semflow-data")
