@@ -38,3 +38,4 @@ class Label:
         found = label_scene(self.scene, source, progress)
         names = ", ".join(entry["name"] for entry in found.classes)
         print(f"{self.scene}: labels on {len(found.files)} frames; classes: {names}")
+        print("\n".join(f"  warning: {sentence}" for sentence in found.warnings), end="\n" if found.warnings else "")

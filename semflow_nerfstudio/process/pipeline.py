@@ -134,6 +134,8 @@ class _Work:
         write_json(scene / "transforms.json", content)
         if options.poses == "static":
             warnings.append(WARNING)
+        if labels is not None:
+            warnings += labels.warnings
         summary = Summary(
             scene=str(scene),
             frames=len(images),

@@ -98,7 +98,7 @@ def _chart(summary: Summary) -> str:
         "<h2>Do the poses fit the pictures?</h2>\n"
         f"<p>Static pixels lie {check.error:.2f} px from where the poses let them lie (epipolar error, median over "
         f"{len(check.errors)} pairs of frames). One bar for each pair; the dark part is the error of the best rigid "
-        "motion, which no poses can beat; red ones do not fit.</p>\n"
+        "motion that was found without poses; red ones do not fit.</p>\n"
         f'<div class="scroll">{_svg(check, [f"{a}, {b}" for a, b in names])}</div>'
     )
 

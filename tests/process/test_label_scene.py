@@ -83,6 +83,7 @@ def test_labels_of_frames_that_were_left_out_are_not_needed(clip, tmp_path, labe
     options = {"poses": str(clip), "near": 3.0, "far": 9.0, "count": 5}  # leaves shot_03 out
     summary = make(clip / "images", tmp_path / "s", labels=LabelSource(labels), **options)
     assert summary.counts["labels"] == (1, 5)
+    assert any("Labels of shot_03.png are not used" in warning for warning in summary.warnings)
     write_json(labels, {**annotations([0]), "images": [{**annotations([0])["images"][0], "file_name": "x.png"}]})
     with pytest.raises(SceneDataError, match=r"frames that do not exist: x.png"):
         make(clip / "images", tmp_path / "s", labels=LabelSource(labels), **options)

@@ -17,6 +17,8 @@ from semflow_nerfstudio.data.labels import ClassTable, default_colors, make_clas
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
 MAX_JSON_BYTES = 1_000_000_000
+LISTED = 5
+"""Names that a sentence lists."""
 MAX_INSTANCES = 65535
 MAX_COORDINATE = 1e6
 Color = tuple[int, int, int]
@@ -49,6 +51,19 @@ class ImportedLabels:
     """`classes` of transforms.json: name, color and foreground of every class, in order of their ids."""
     instances: Mapping[str, Path] = field(default_factory=dict)
     """Image of instance ids by the name of the frame, where the files tell instances apart."""
+    unused: Sequence[str] = ()
+    """Names of labelled frames that were left out of the scene."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know, as sentences."""
+        if not self.unused:
+            return []
+        more = f" and {len(self.unused) - LISTED} more" if len(self.unused) > LISTED else ""
+        return [
+            f"Labels of {', '.join(self.unused[:LISTED])}{more} are not used, as the scene leaves these frames out: take "
+            "more frames (--rate, --count), or label others."
+        ]
 
 
 @dataclass(frozen=True)

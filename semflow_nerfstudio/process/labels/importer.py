@@ -49,7 +49,7 @@ def import_labels(
     """
     found = read_labels_of(source)
     table = _with_foreground(source, found.classes)
-    matched = match(str(source.path), found.images, frames, skipped)
+    matched, unused = match(str(source.path), found.images, frames, skipped)
     for _, image in matched:
         check_aspect(Path(image.origin), image.size, size)
     files: dict[str, Path] = {}
@@ -62,7 +62,7 @@ def import_labels(
         if numbers is not None and numbers.any():
             instances[name] = _write(out / INSTANCES / file, numbers)
         progress(done, len(matched))
-    return ImportedLabels(files, class_entries(table), instances)
+    return ImportedLabels(files, class_entries(table), instances, unused)
 
 
 def read_labels_of(source: LabelSource) -> LabelSet:

@@ -8,11 +8,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from semflow_nerfstudio.data.checks import SceneDataError
-from semflow_nerfstudio.process.labels.found import LabelImage
+from semflow_nerfstudio.process.labels.found import LISTED, LabelImage
 from semflow_nerfstudio.process.sources import IMAGE_SUFFIXES
-
-LISTED = 5
-"""Names that an error lists."""
 
 
 def bare(name: str) -> tuple[str, ...]:
@@ -50,8 +47,8 @@ class FrameNames:
 
 def match(
     source: str, images: Sequence[LabelImage], frames: Sequence[str], skipped: Sequence[str]
-) -> list[tuple[str, LabelImage]]:
-    """The labels of every frame that has some; labels of skipped frames are dropped.
+) -> tuple[list[tuple[str, LabelImage]], list[str]]:
+    """The labels of every frame that has some, in the order of the frames, and the names of labels of skipped frames.
 
     Raises:
         SceneDataError: labels of frames that do not exist, of several frames, or several labels of a frame.
@@ -59,6 +56,7 @@ def match(
     known, left_out = FrameNames(frames), FrameNames(skipped)
     matched: dict[str, LabelImage] = {}
     unknown: list[str] = []
+    unused: list[str] = []
     for image in images:
         found = known.find(image.name)
         if len(found) > 1:
@@ -67,8 +65,7 @@ def match(
                 "different names."
             )
         if not found:
-            if not left_out.find(image.name):
-                unknown.append(image.name)
+            (unused if left_out.find(image.name) else unknown).append(image.name)
             continue
         other = matched.setdefault(found[0], image)
         if other is not image:
@@ -81,4 +78,4 @@ def match(
         )
     if not matched:
         raise SceneDataError(f"{source} has no labels for any frame of the scene: draw something on one of its images.")
-    return [(name, matched[name]) for name in frames if name in matched]
+    return [(name, matched[name]) for name in frames if name in matched], unused

@@ -60,12 +60,18 @@ def labels_step(
         with show("Labels") as progress:
             found = import_labels(source, frames, skipped, scene, size, progress)
         made = {"files": _relative(found.files, scene), "instances": _relative(found.instances, scene)}
-        result = {**made, "classes": [dict(entry) for entry in found.classes], "origin": origin}
+        result = {
+            **made,
+            "classes": [dict(entry) for entry in found.classes],
+            "unused": [*found.unused],
+            "origin": origin,
+        }
         step.finish(result, [*found.files.values(), *found.instances.values()])
     return ImportedLabels(
         {name: scene / file for name, file in result["files"].items()},
         result["classes"],
         {name: scene / file for name, file in result["instances"].items()},
+        result["unused"],
     )
 
 
