@@ -61,7 +61,7 @@ class ImportedLabels:
             return []
         more = f" and {len(self.unused) - LISTED} more" if len(self.unused) > LISTED else ""
         return [
-            f"Labels of {', '.join(self.unused[:LISTED])}{more} are not used, as the scene leaves these frames out: take "
+            f"Labels of {', '.join(self.unused[:LISTED])}{more} are not used, as the scene lacks these frames: take "
             "more frames (--rate, --count), or label others."
         ]
 
