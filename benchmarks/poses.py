@@ -8,7 +8,6 @@ and scale) that brings the camera positions closest.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +37,7 @@ class PoseBenchmark:
     def main(self) -> None:
         """Process the images, compare, write."""
         given = read_scene_folder(self.scene)
-        start = time.perf_counter()
         process_scene(given.images[0].parent, self.out / self.scene.name, ProcessOptions(), progress)
-        seconds = time.perf_counter() - start
         found = read_transforms_scene(self.out / self.scene.name)
         rows = [[image.stem for image in given.images].index(image.stem) for image in found.images]
         scores = compare(found.cameras.camera_to_worlds.numpy(), given.cameras.poses[rows])
@@ -50,12 +47,11 @@ class PoseBenchmark:
             "benchmark": "poses",
             "scene": self.scene.name,
             "method": "colmap",
-            "seconds": seconds,
             "machine": describe(torch.device("cpu")),
             "scores": scores,
         }
         write_json(RESULTS / f"poses_{self.scene.name.lower()}_colmap.json", result)
-        print_scores(scores, f"{self.scene.name}: COLMAP against the given poses, {seconds:.0f} s")
+        print_scores(scores, f"{self.scene.name}: COLMAP against the given poses")
 
 
 def align(
@@ -73,20 +69,29 @@ def align(
 def compare(found: Float[np.ndarray, "N 3 4"], given: Float[np.ndarray, "N 3 4"]) -> dict[str, Any]:
     """Errors of camera-to-world matrices after alignment.
 
-    Rotations in degrees; positions as a share of the given path's extent (its largest distance between cameras).
+    Rotations in degrees, after alignment and, which needs none, from frame to frame; positions as a share of the given
+    path's extent (its largest distance between cameras).
     """
     scale, rotation, translation = align(found[:, :, 3], given[:, :, 3])
     position = scale * found[:, :, 3] @ rotation.T + translation
     turn = np.einsum("ij,njk,nlk->nil", rotation, found[:, :, :3], given[:, :, :3])
-    angle = np.degrees(np.arccos(np.clip((np.trace(turn, axis1=1, axis2=2) - 1) / 2, -1, 1)))
+    angle = _degrees(turn)
+    steps = [np.einsum("nji,njk->nik", poses[:-1, :, :3], poses[1:, :, :3]) for poses in (found, given)]
+    step = _degrees(np.einsum("nij,nkj->nik", *steps))
     extent = np.linalg.norm(given[:, None, :, 3] - given[None, :, :, 3], axis=-1).max()
     miss = np.linalg.norm(position - given[:, :, 3], axis=-1) / extent
     return {
         "rotation_degrees_mean": float(angle.mean()),
         "rotation_degrees_max": float(angle.max()),
+        "step_rotation_degrees_mean": float(step.mean()),
         "translation_share_mean": float(miss.mean()),
         "translation_share_max": float(miss.max()),
     }
+
+
+def _degrees(rotations: Float[np.ndarray, "N 3 3"]) -> Float[np.ndarray, "N"]:
+    """Angles of rotation matrices."""
+    return np.degrees(np.arccos(np.clip((np.trace(rotations, axis1=1, axis2=2) - 1) / 2, -1, 1)))
 
 
 if __name__ == "__main__":

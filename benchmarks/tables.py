@@ -83,7 +83,28 @@ def encoding_table() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"scenes": scene_table, "dnerf": dnerf_table, "encodings": encoding_table}
+def pose_table() -> str:
+    """Poses found from images alone against given ones."""
+    head = [
+        "scene",
+        "frames",
+        "position, mean",
+        "max",
+        "rotation, mean",
+        "rotation from frame to frame",
+        "focal length",
+    ]
+    lines = [row(head), row(["---"] * len(head))]
+    for result in load("poses_*.json"):
+        scores = result["scores"]
+        cells = [result["scene"], f"{scores['frames']} of {scores['given_frames']}"]
+        cells += [f"{100 * scores[f'translation_share_{kind}']:.1f} %" for kind in ("mean", "max")]
+        cells += [f"{scores[key]:.2f}°" for key in ("rotation_degrees_mean", "step_rotation_degrees_mean")]
+        lines.append(row([*cells, f"{100 * scores['focal_ratio']:.1f} %"]))
+    return "\n".join(lines)
+
+
+TABLES = {"scenes": scene_table, "dnerf": dnerf_table, "encodings": encoding_table, "poses": pose_table}
 
 
 def render(text: str) -> str:

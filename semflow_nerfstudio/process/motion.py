@@ -112,9 +112,9 @@ def clean(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
 def without_small(mask: UInt8[np.ndarray, "H W"], least: float) -> UInt8[np.ndarray, "H W"]:
     """Only the connected parts of at least that many pixels."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    keep = stats[:, cv2.CC_STAT_AREA] >= least
+    keep = np.asarray(stats)[:, cv2.CC_STAT_AREA] >= least
     keep[0] = False
-    return keep[parts].astype(np.uint8)
+    return np.take(keep, np.asarray(parts, np.int64)).astype(np.uint8)
 
 
 def rough_mask(images: Sequence[Path], flows: Flows, frame: int, others: Sequence[int]) -> np.ndarray | None:

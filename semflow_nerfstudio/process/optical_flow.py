@@ -47,11 +47,14 @@ class DIS:
     def __call__(self, image: np.ndarray, other: np.ndarray) -> np.ndarray:
         if min(image.shape[:2]) < 32:
             raise SceneDataError(f"images of {image.shape[1]}x{image.shape[0]} are too small for optical flow.")
+        grey, other_grey = (cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) for pixels in (image, other))
+        return self._object().calc(grey, other_grey, None)
+
+    def _object(self) -> Any:
         if not hasattr(self._own, "dis"):
             self._own.dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
             self._own.dis.setFinestScale(0)
-        grey, other_grey = (cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) for pixels in (image, other))
-        return self._own.dis.calc(grey, other_grey, None)
+        return self._own.dis
 
 
 class RAFT:
@@ -127,7 +130,7 @@ def consistent(flow: Float32[np.ndarray, "H W 2"], back: Float32[np.ndarray, "H 
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     finite = np.isfinite(flow).all(-1)
     safe = np.where(finite[..., None], flow, 0)
-    u, v = columns + safe[..., 0], rows + safe[..., 1]
+    u, v = np.add(columns, safe[..., 0]), np.add(rows, safe[..., 1])
     inside = (u >= -0.5) & (u <= width - 0.5) & (v >= -0.5) & (v <= height - 0.5)
     returned = cv2.remap(back, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     miss = ((safe + returned) ** 2).sum(-1)

@@ -170,9 +170,9 @@ class Video:
         except (av.error.FFmpegError, EOFError) as error:
             if not decoded:
                 raise SceneDataError(
-                    f"{self.path} cannot be read as a video ({error.strerror or error}): export or download it again."
+                    f"{self.path} cannot be read as a video ({_reason(error)}): export or download it again."
                 ) from None
-            self.trouble = f"{self.path} cannot be decoded after frame {decoded - 1} ({error.strerror or error})"
+            self.trouble = f"{self.path} cannot be decoded after frame {decoded - 1} ({_reason(error)})"
 
     def _time(self, frame: av.video.frame.VideoFrame, index: int, before: list[Moment]) -> float:
         """The frame's time stamp; where it has none or it does not rise, a frame's length after the one before."""
@@ -181,6 +181,10 @@ class Video:
         if len(before) < 2:
             return before[-1].time + 1 / 30 if before else 0.0
         return before[-1].time + (before[-1].time - before[0].time) / (index - 1)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:

@@ -57,7 +57,7 @@ def transforms(
 
 
 def _camera(track: PoseTrack, index: int) -> dict[str, float]:
-    camera = dict(zip(INTRINSICS, track.intrinsics[index].tolist(), strict=True))
+    camera: dict[str, float] = dict(zip(INTRINSICS, track.intrinsics[index].tolist(), strict=True))
     if track.distortion is not None:
         camera |= dict(zip(DISTORTION, track.distortion[index].tolist(), strict=True))
     return camera

@@ -29,7 +29,8 @@ def test_poses_from_images_alone(solved):
     found = read_transforms_scene(scene)
     scores = compare(found.cameras.camera_to_worlds.numpy(), poses(len(found.images)))
     assert len(found.images) == 10 and "COLMAP (10 of 10" in summary.poses
-    assert scores["rotation_degrees_max"] < 1.0 and scores["translation_share_max"] < 0.05
+    # The path is nearly straight: positions do not fix the rotation about it, so rotations are compared step by step.
+    assert scores["step_rotation_degrees_mean"] < 0.3 and scores["translation_share_max"] < 0.05
     assert summary.pose_check.error < 0.25 and not summary.errors
     assert found.cameras.intrinsics[0, 0] == pytest.approx(FOCAL, rel=1e-6)
 

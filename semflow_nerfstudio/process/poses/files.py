@@ -165,7 +165,8 @@ def _transforms(path: Path, content: Mapping[str, Any], frames: Frames) -> PoseT
         sizes.append(size)
         distortion.append([_number(path, both, key, name, 0.0) for key in DISTORTION])
     rows = rows_of_frames(path, frames, len(entries), names)
-    return _track(path, frames, rows, *map(np.array, (poses, intrinsics, sizes, distortion)))
+    cameras = np.array(poses), np.array(intrinsics), np.array(sizes), np.array(distortion)
+    return _track(path, frames, rows, *cameras)
 
 
 def _of_angle(angle: Any, width: float) -> float | None:
@@ -235,7 +236,7 @@ def _tum(path: Path, frames: Frames, focal: float | None) -> PoseTrack:
     inside = (wanted >= times[0] - gap) & (wanted <= times[-1] + gap)
     if inside.mean() < 0.5:
         rows = np.array(rows_of_frames(path, frames, len(times)))
-        turned, position, known = rotations[rows].as_matrix(), table[rows, 1:4], np.ones(len(rows), bool)
+        turned, position, known = rotations.as_matrix()[rows], table[rows, 1:4], np.ones(len(rows), bool)
     else:
         at, known = np.clip(wanted, times[0], times[-1]), inside
         turned = Slerp(times, rotations)(at).as_matrix() if len(times) > 1 else rotations.as_matrix()
