@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from benchmarks import speed_tables
+from semflow_nerfstudio.benchmarking import quality_tables, task_tables
+from semflow_nerfstudio.benchmarking.records import Records
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -104,7 +109,49 @@ def pose_table() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"scenes": scene_table, "dnerf": dnerf_table, "encodings": encoding_table, "poses": pose_table}
+def editing_table() -> str:
+    """Objects taken out and moved."""
+    head = [
+        "scene",
+        "taken out",
+        "size",
+        "seed",
+        "views",
+        "as it was",
+        "taken out (PSNR)",
+        "trained without",
+        "moved: off by",
+    ]
+    lines = [row(head), row(["---"] * len(head))]
+    for result in load("editing/*.json"):
+        scores = result["scores"]
+        cells = [result["scene"], result["object"], result["size"], str(result["seed"]), str(result["views"])]
+        cells += [number(scores.get(f"psnr_{k}"), ".1f") for k in ("unedited", "removed", "trained_without")]
+        distance = number(scores.get("centroid_px"), ".2f")
+        lines.append(row([*cells, distance if distance == "not measured" else f"{distance} px"]))
+    return "\n".join(lines)
+
+
+def task_table(name: str) -> str:
+    """One of the tables of `semflow bench tasks`."""
+    return task_tables.TABLES[name](Records(RESULTS / "tasks").all())
+
+
+def quality_table(name: str) -> str:
+    """One of the tables of `semflow bench quality`."""
+    return quality_tables.TABLES[name](Records(RESULTS / "quality").all())
+
+
+TABLES = {"scenes": scene_table, "dnerf": dnerf_table, "encodings": encoding_table, "editing": editing_table}
+TABLES |= {"poses": pose_table}
+TABLES |= {name: partial(quality_table, name) for name in quality_tables.TABLES}
+TABLES |= {name: partial(task_table, name) for name in task_tables.TABLES}
+TABLES |= {
+    "speed": lambda: speed_tables.speed_table(RESULTS),
+    "stages": lambda: speed_tables.stage_table(RESULTS),
+    "samples": lambda: speed_tables.sample_table(RESULTS),
+    "scale": lambda: speed_tables.scale_table(RESULTS),
+}
 
 
 def render(text: str) -> str:

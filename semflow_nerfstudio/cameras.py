@@ -71,9 +71,8 @@ class FrameCameras:
 
     def _corner_radius(self) -> Float[Tensor, "N"]:
         """Distance from the optical axis, in normalised image coordinates, of the farthest image corner."""
-        size = self.intrinsics.new_tensor([self.width, self.height])
-        center, focal = self.intrinsics[:, 2:], self.intrinsics[:, :2]
-        return (torch.maximum(center, size - center) / focal).norm(dim=-1)
+        fx, fy, cx, cy = self.intrinsics.unbind(-1)
+        return torch.hypot(torch.maximum(cx, self.width - cx) / fx, torch.maximum(cy, self.height - cy) / fy)
 
     def visibility(
         self, pixels: Float[Tensor, "*batch 2"], depth: Float[Tensor, "*batch"], margin: float = 0.02
@@ -82,8 +81,9 @@ class FrameCameras:
 
         Unlike `visible` it does not jump while a point moves out of the image.
         """
-        size = pixels.new_tensor([self.width, self.height])
-        inside = torch.minimum(pixels, size - pixels).amin(-1) / (margin * self.width)
+        u, v = pixels.unbind(-1)  # sizes as Python numbers: as tensors they would have to be sent to the device
+        inside = torch.minimum(torch.minimum(u, self.width - u), torch.minimum(v, self.height - v))
+        inside = inside / (margin * self.width)
         return inside.clamp(0, 1) * (depth > 1e-6)
 
     def visible(self, pixels: Float[Tensor, "*batch 2"], depth: Float[Tensor, "*batch"], border: float = 0.0) -> Tensor:

@@ -14,6 +14,11 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether a device is faster in bfloat16."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
 def allow_numpy_scalars_in_checkpoints() -> None:
     """Let `torch.load` read checkpoints whose schedulers hold numpy floats, as nerfstudio's own do."""
     # numpy 2 moved the module; its 1.26 has both names, of which only the old one is complete.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,26 +16,33 @@ from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.viewer.viewer_elements import ViewerDropdown
 from torch import Tensor, nn
 
-from semflow_nerfstudio.evaluation.image_metrics import ImageEvaluation
-from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_rays, seen_motion, seen_points
-from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig, Proposed, proposal_losses
+from semflow_nerfstudio.compat import computes_in_bfloat16
+from semflow_nerfstudio.editing.editable import Editable
+from semflow_nerfstudio.evaluation.scene_evaluation import SceneEvaluation
+from semflow_nerfstudio.flow.feature_maps import FeatureCache, Maps
+from semflow_nerfstudio.renderer import RenderConfig, render_rays, seen_motion, seen_points, seen_source
+from semflow_nerfstudio.sampling.choice import SamplerName, Sampling, make_sampler
+from semflow_nerfstudio.sampling.occupancy import OccupancySamplingConfig
+from semflow_nerfstudio.sampling.proposal import ProposalSamplingConfig, proposal_losses
 from semflow_nerfstudio.scene import Scene, SceneConfig
-from semflow_nerfstudio.scene_frames import SceneFrames
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL, SceneFrames
+from semflow_nerfstudio.scene_outputs import SceneOutputs, join_dicts
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
+from semflow_nerfstudio.training.adaptation import Classes, ClassRecord
+from semflow_nerfstudio.training.label_transport import DEFAULT_TRANSPORT, LabelTransport, LabelTransportConfig
 from semflow_nerfstudio.training.losses import color_loss, surface_loss
 from semflow_nerfstudio.training.objective import (
     LossWeights,
-    Observed,
-    as_color,
     dynamic_losses,
-    given_distance,
-    observe,
     on_background,
+    present_modalities,
     static_losses,
 )
-from semflow_nerfstudio.visuals.outputs import camera_outputs
+from semflow_nerfstudio.training.observed import Observed, as_color, given_distance, observe
+from semflow_nerfstudio.visuals.outputs import ShownClasses, camera_outputs
 
 
 @dataclass
@@ -49,75 +58,174 @@ class SemanticFlowModelConfig(ModelConfig):
     render: RenderConfig = field(default_factory=RenderConfig)
     """How rays are rendered."""
     sampling: ProposalSamplingConfig = field(default_factory=ProposalSamplingConfig)
-    """Proposal sampling."""
+    """Proposal sampling; its `samples` are those of either sampler."""
+    sampler: SamplerName = "proposal"
+    """How samples are found: by proposal networks, or by an occupancy grid, both aware of time."""
+    occupancy: OccupancySamplingConfig = field(default_factory=OccupancySamplingConfig)
+    """Occupancy-grid sampling."""
     losses: LossWeights = field(default_factory=LossWeights)
     """Weights of the losses."""
+    time: bool = True
+    """Whether anything may move. Off: the static field alone, taught by all pixels, whatever moves there."""
     static_steps: int = 250
     """Steps of the first stage, which trains the static field alone on what does not move (needs motion masks)."""
     mover_ray_share: float = 0.5
     """Share of a training batch's rays that get the dynamic field: first those known to show motion."""
+    label_transport: LabelTransportConfig = DEFAULT_TRANSPORT
+    """How labels are carried along trajectories where they are few."""
     advected_rays: int = 256
     """Moving rays in a step's passes of the dynamic field alone."""
+    dynamic_field_shows: Literal["movers", "everything"] = "movers"
+    """What the dynamic field alone has to look like: the moving pixels, or the whole image (the paper)."""
     encoder_every: int = 2
     """Steps between updates of a trainable frame encoder; its feature maps are kept in between."""
+    encoder_frames: int = 12
+    """Frames encoded in such an update, those that the step's rays read most; shorter clips are encoded as a whole."""
     default_time: float | None = None
     """Time of rays that have none; None: the first frame's."""
     default_scene: str | None = None
     """Scene of cameras that name none (viewer, camera paths); None: the first."""
+    adapt_from: Path | None = None
+    """Checkpoint, or folder of a run, whose shared networks are taken to the scenes of this run."""
+    adapt_field_steps: int = 1000
+    """Steps of an adaptation that train the new scenes' fields alone, without labels."""
+    adapt_label_steps: int | None = None
+    """Steps of an adaptation with labels, after these; None: the rest of the training; 0: no label is ever read."""
+    adapt_freeze_shared: bool = False
+    """Whether an adaptation leaves the shared networks as they are; then new classes are learned by the scenes'
+    residuals alone."""
     flow_color_scale: float = 0.05
     """Motion, as a share of the image width a frame, that gets the full colour in the `flow` output."""
     overlay_opacity: float = 0.5
     """Opacity of the classes' colours in the `semantics_overlay` output."""
     eval_num_rays_per_chunk: int = 8192
     """Rays rendered at once outside training."""
+    bfloat16: bool | None = None
+    """Whether networks compute in bfloat16 (what they give, and losses, are float32); None: on GPUs that have it."""
     enable_collider: bool = False
     """Near and far come from the scene, not from this switch."""
 
 
-class SemanticFlowModel(Model):
+class SemanticFlowModel(Editable, Model):
     """Semantic fields of one or several dynamic scenes."""
 
     config: SemanticFlowModelConfig
     class_colors: Tensor
     """RGB in [0, 1] of the classes, (C, 3)."""
+    foreground: Tensor
+    """Which classes are foreground, bool (C,)."""
+    scene_choice: ViewerDropdown[str]
+    """The viewer's list of scenes, where there are several."""
 
     def populate_modules(self) -> None:
         """Build the scenes and what they share from the datamanager's frames."""
         super().populate_modules()
         frames: dict[str, SceneFrames] = self.kwargs["metadata"]["scene_frames"]
-        labelled = [f for f in frames.values() if f.num_classes and "labels" in f.has]
-        self.class_names = labelled[0].class_names if labelled else ()
-        colors = labelled[0].class_colors if labelled else torch.zeros(0, 3)
-        foreground = labelled[0].foreground if labelled else torch.zeros(0, dtype=torch.bool)
-        self.register_buffer("class_colors", colors.clone(), persistent=False)
-        self.register_buffer("foreground", foreground.clone(), persistent=False)
+        self.modalities = {name: f.has for name, f in frames.items()}
+        adapting = self.config.adapt_from is not None
+        classes = Classes.of(frames.values(), unlabelled=adapting)
         if self.config.default_scene not in (None, *frames):
             known = ", ".join(frames)
             raise ValueError(
                 f"default_scene is '{self.config.default_scene}', but the scenes are {known}; name one of them"
             )
-        num_classes = len(self.class_names)
-        self.scenes = nn.ModuleDict({name: Scene(f, self.config.scene, num_classes) for name, f in frames.items()})
-        self.shared = SharedNetworks(self.config.shared, num_classes) if num_classes else None
+        num_classes = len(classes.names)
+        if num_classes and not (self.config.render.flow_features or self.config.scene.residual):
+            raise ValueError("render.flow_features and scene.residual are both off: nothing is left to tell classes by")
+        proposes = self.config.sampler == "proposal"
+        if not proposes and self.config.render.token_visibility:
+            raise ValueError("render.token_visibility asks the proposal fields, which sampler 'occupancy' has none of")
+        own = self.config.scene if proposes else replace(self.config.scene, proposals=())
+        self.scenes = nn.ModuleDict({name: Scene(f, own, num_classes) for name, f in frames.items()})
+        self.shared = self.make_shared(next(iter(frames.values())).features, num_classes) if num_classes else None
         self.samplers = nn.ModuleDict(
-            {name: ProposalSampling(self.scene(name), self.config.sampling) for name in self.scenes}
+            {
+                name: make_sampler(self.config.sampler, self.scene(name), self.config.sampling, self.config.occupancy)
+                for name in self.scenes
+            }
         )
-        self.has_motion = all("motion_mask" in f.has for f in frames.values())
+        self.name_classes(classes)
+        if adapting and self.config.adapt_freeze_shared and self.shared is not None:
+            self.shared.requires_grad_(False)
+        if len(frames) > 1:
+            self.scene_choice = ViewerDropdown("Scene", self.config.default_scene or next(iter(frames)), list(frames))
         background = next(iter(frames.values())).background_color
         self.renderer_rgb = RGBRenderer(background_color=torch.tensor(background))
-        self.evaluation = ImageEvaluation(self.class_names, foreground)
         self.first_frame, count = {}, 0
         for name, f in frames.items():
             self.first_frame[name], count = count, count + len(f.cameras)
+        self.carry_labels = LabelTransport(self.config.label_transport, self.kwargs["metadata"].get("label_sources"))
         self.train_psnr = torch.zeros(())
         self.step = 0
-        self._maps: dict[str, tuple[tuple[int, ...] | None, Tensor]] = {}
+        self._maps = {name: FeatureCache(self.config.encoder_frames) for name in frames}
+
+    def make_shared(self, features: Tensor | None, num_classes: int) -> SharedNetworks:
+        """The shared networks, for the frozen features (N, h, w, C) that frames have or for an encoder of their own."""
+        dim = None if features is None else features.shape[-1]
+        return SharedNetworks(self.config.shared, num_classes, dim)
+
+    def match_checkpoint(self, saved: dict[str, Tensor]) -> None:
+        """Build the frame encoder that a checkpoint was trained with, and complete what older ones lack.
+
+        Checkpoints of before there was calibration have a temperature of one. A frozen encoder whose weights were not
+        there in training gave way to the small trainable one; whether they are there now does not matter.
+        """
+        ending = "shared.static_network.layers.0.weight"
+        prefix = next((key.removesuffix(ending) for key in saved if key.endswith(ending)), None)
+        if self.shared is None or prefix is None:
+            return
+        saved.setdefault(f"{prefix}shared.calibration.inverse_temperature", torch.ones(()))
+        features = saved.get(f"{prefix}scenes.{next(iter(self.scenes))}.bank.features")
+        if (features is None) == (self.shared.encoder is not None):
+            return
+        for name in self.scenes:
+            bank = self.scene(name).bank
+            bank.features = None if features is None else features.new_zeros(len(bank.images), 1, 1, features.shape[-1])
+        self.shared = self.make_shared(features, len(self.class_names)).to(self.device)
 
     def scene(self, name: str) -> Scene:
         """A scene by name."""
         scene = self.scenes[name]
         assert isinstance(scene, Scene)
         return scene
+
+    def name_classes(self, classes: Classes) -> None:
+        """Say what the logits mean."""
+        self.class_names = classes.names
+        self.classes = ClassRecord(classes)
+        self.register_buffer("class_colors", classes.colors.float() / 255, persistent=False)
+        self.register_buffer("foreground", classes.foreground.clone(), persistent=False)
+        self.evaluation = SceneEvaluation(tuple(self.scenes), classes.names, classes.foreground)
+
+    def take_classes(self, classes: Classes) -> None:
+        """Build all that depends on the classes anew: weights of other classes are about to be loaded."""
+        self.name_classes(classes)
+        for name in self.scenes:
+            self.scene(name).set_classes(len(classes.names))
+        features = self.scene(next(iter(self.scenes))).bank.features
+        self.shared = self.make_shared(features, len(classes.names)) if classes.names else None
+        self.to(self.device).train(self.training)
+
+    @property
+    def shown_scene(self) -> str:
+        """Scene of cameras that name none."""
+        return self.scene_choice.value if len(self.scenes) > 1 else next(iter(self.scenes))
+
+    def show_scene(self, name: str) -> None:
+        """Choose the scene of cameras that name none.
+
+        Raises:
+            ValueError: there is no such scene.
+        """
+        if name not in self.scenes:
+            raise ValueError(f"there is no scene '{name}' in this run: it has {', '.join(self.scenes)}")
+        if len(self.scenes) > 1:
+            self.scene_choice.value = name
+
+    def scene_of(self, camera: Cameras) -> str:
+        """The scene that a camera of a data set belongs to."""
+        index = camera.metadata.get("scene") if camera.metadata else None
+        return self.shown_scene if index is None else list(self.scenes)[int(index.reshape(-1)[0])]
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         """Every trainable parameter, in exactly one group."""
@@ -151,7 +259,7 @@ class SemanticFlowModel(Model):
         """Bring everything that changes over training to a step."""
         self.step = step
         for sampler in self.samplers.values():
-            assert isinstance(sampler, ProposalSampling)
+            assert isinstance(sampler, Sampling)
             sampler.set_step(step)
 
     def update_to_step(self, step: int) -> None:
@@ -160,10 +268,31 @@ class SemanticFlowModel(Model):
 
     @property
     def static_stage(self) -> bool:
-        """Whether only the static field is trained."""
-        return self.training and self.step < self.config.static_steps
+        """Whether only the static field is rendered: at the start of training, or where nothing may move."""
+        return not self.config.time or (self.training and self.step < self.config.static_steps)
+
+    @property
+    def labels_in_use(self) -> bool:
+        """Whether this step of the training learns from labels: in an adaptation, not all do."""
+        config = self.config
+        if config.adapt_from is None:
+            return True
+        count = self.step - config.adapt_field_steps
+        return count >= 0 and (config.adapt_label_steps is None or count < config.adapt_label_steps)
 
     # ------------------------------------------------------------------ the way of a ray
+
+    def forward(self, ray_bundle: RayBundle, batch: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Render rays; with a training batch, its `losses` and the rays' `rgb` without gradient and nothing else.
+
+        Everything that has parameters runs in here, and no other output has a gradient: what several processes need.
+        """
+        enabled = computes_in_bfloat16(self.device) if self.config.bfloat16 is None else self.config.bfloat16
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+            outputs = super().forward(ray_bundle)
+            if batch is None:
+                return outputs
+            return {"rgb": outputs["rgb"].detach(), "losses": self.get_loss_dict(outputs, batch)}
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Render rays. In training the outputs hold one `SceneOutputs` for each scene in the batch."""
@@ -179,17 +308,19 @@ class SemanticFlowModel(Model):
     def render_scene(self, name: str, rows: Int[Tensor, "R"] | None, rays: RayBundle) -> SceneOutputs:
         """Rays of one scene -> samples -> rendered."""
         scene, sampler = self.scene(name), self.samplers[name]
-        times = self.ray_times(rays, scene)
-        samples, proposed = sampler(rays, times, scene)
+        times, edits = self.ray_times(rays, scene), self.edits(name)
+        samples, proposed = sampler(rays, times, scene) if edits is None else edits.sample(rays, times, sampler)
+        semantic = not self.training or self.labels_in_use
+        moving = self.known_moving(rays) if "motion_mask" in self.modalities[name] else None
         rendered = render_rays(
             scene,
-            self.shared,
+            self.shared if semantic else None,
             samples,
             self.config.render,
-            maps=self.feature_maps(name),
+            maps=self.feature_maps(name, times) if semantic else None,
             static_only=self.static_stage,
-            mover_rays=self.mover_rays(rays),
-            moving=self.known_moving(rays),
+            mover_rays=self.mover_rays(moving),
+            moving=moving,
             training=self.training,
         )
         return SceneOutputs(name, rows, rays, rendered, proposed)
@@ -198,7 +329,10 @@ class SemanticFlowModel(Model):
         """What a rendered batch shows, one row a ray; `camera_outputs` makes pictures of it."""
         out = part.rendered
         renderer = self.renderer_rgb
-        background = renderer.get_background_color(renderer.background_color, out.rgb.shape, out.rgb.device)
+        edits, color = self.edits(part.name), renderer.background_color
+        if edits is not None and edits.background is not None:
+            color = torch.tensor(edits.background)
+        background = renderer.get_background_color(color, out.rgb.shape, out.rgb.device)
         outputs = {
             "rgb": out.rgb + (1 - out.accumulation[:, None]) * background,
             "accumulation": out.accumulation[:, None],
@@ -207,9 +341,10 @@ class SemanticFlowModel(Model):
             "dynamic_rgb": out.dynamic_share_rgb + (1 - out.dynamicness[:, None]) * background,
             "dynamicness": out.dynamicness[:, None],
         }
-        if out.logits is not None:
-            outputs["logits"] = out.logits
+        if out.logits is not None and self.shared is not None:
+            outputs["logits"] = self.shared.calibration(out.logits)
         outputs["here"] = outputs["there"] = seen_points(out)
+        outputs["source"], outputs["source_time"] = seen_source(out)
         if out.flow is not None:
             outputs["there"] = outputs["here"].index_add(0, out.flow.rays, seen_motion(out, 1))
         return {name: value.clamp(0, 1) if name.endswith("rgb") else value for name, value in outputs.items()}
@@ -220,13 +355,22 @@ class SemanticFlowModel(Model):
         `depth` is the distance along the ray in scene units, `label` the class id, `flow` the motion of what is seen
         to the next frame time, as this same camera would see it.
         """
+        colors, shown = self.shown_classes()
         return camera_outputs(
             super().get_outputs_for_camera(camera, obb_box),
             camera,
-            self.class_colors,
+            ShownClasses(self.class_names, colors, self.foreground),
+            shown,
+            self.display,
             self.config.overlay_opacity,
             self.config.flow_color_scale,
+            self.edited,
+            self.membership,
         )
+
+    def ray_image(self, camera: Cameras) -> dict[str, Tensor]:
+        """What every ray of an image returned (`ray_outputs`), (H, W, C) each; lengths are in scene units."""
+        return super().get_outputs_for_camera(camera)
 
     # ------------------------------------------------------------------ pieces
 
@@ -235,7 +379,7 @@ class SemanticFlowModel(Model):
         names = list(self.scenes)
         index = rays.metadata.get("scene") if rays.metadata else None
         if len(names) == 1 or not isinstance(index, Tensor):
-            yield self.config.default_scene or names[0], None, rays
+            yield self.shown_scene, None, rays
             return
         for i, name in enumerate(names):
             rows = (index.reshape(-1) == i).nonzero()[:, 0]
@@ -251,34 +395,32 @@ class SemanticFlowModel(Model):
 
     def known_moving(self, rays: RayBundle) -> Bool[Tensor, "R"] | None:
         """In training, which rays the motion masks know to show something that moves."""
-        moving = rays.metadata.get("moving") if self.training and rays.metadata else None
+        known = self.training and self.config.time and rays.metadata
+        moving = rays.metadata.get("moving") if known else None
         return moving.reshape(-1) if isinstance(moving, Tensor) else None
 
-    def mover_rays(self, rays: RayBundle) -> Int[Tensor, "M"] | None:
+    def mover_rays(self, moving: Bool[Tensor, "R"] | None) -> Int[Tensor, "M"] | None:
         """In training, the rays that get the dynamic field: those known to show motion, and some of the others."""
-        moving = self.known_moving(rays)
         if moving is None or self.config.mover_ray_share >= 1:
             return None
         order = moving + torch.rand(len(moving), device=moving.device)
         return order.topk(max(1, int(self.config.mover_ray_share * len(moving)))).indices
 
-    def feature_maps(self, name: str) -> Float[Tensor, "F h w C"] | None:
+    def feature_maps(self, name: str, times: Float[Tensor, "R 1"]) -> Maps | None:
         """Feature maps of a scene's frames: fresh, with gradient, every few training steps, kept in between."""
-        if self.shared is None or not self.config.render.flow_features:
+        shared, bank, cache = self.shared, self.scene(name).bank, self._maps[name]
+        if shared is None or not self.config.render.flow_features:
             return None
+        encoder = shared.encoder
+        learned = encoder is not None and any(p.requires_grad for p in encoder.parameters())
+        if encoder is None and len(bank.images) > cache.most:
+            return bank.features  # of a long clip: in half precision, as they are kept
+        if learned and self.training and self.step % self.config.encoder_every == 0:
+            radius = self.config.render.window // 2
+            return cache.update(shared.encode, bank, times, radius, shared.pooled_frames(bank))
         # Fused optimizers do not raise the parameters' own versions.
-        version = (self.step, *(p._version for p in self.shared.encoder.parameters()))
-        if self.training and self.step % self.config.encoder_every == 0:
-            maps = self.shared.encode(self.scene(name).bank)
-            self._maps[name] = (None, maps.detach())
-            return maps
-        kept = self._maps.get(name)
-        if kept is not None and (self.training or kept[0] == version):
-            return kept[1]
-        with torch.no_grad():
-            maps = self.shared.encode(self.scene(name).bank)
-        self._maps[name] = (version, maps)
-        return maps
+        version = () if encoder is None else (self.step, *(p._version for p in encoder.parameters()))
+        return cache.kept(shared.encode, bank, None if self.training else version)
 
     # ------------------------------------------------------------------ losses and metrics
 
@@ -292,18 +434,35 @@ class SemanticFlowModel(Model):
         total: dict[str, Tensor] = {}
         for part in outputs["parts"]:
             scene, w = self.scene(part.name), self.config.losses
+            known = present_modalities(batch, self.modalities[part.name])
             seen = observe(
-                batch, part.rows, part.rays.metadata["directions_norm"], self.first_frame[part.name], self.device
+                known, part.rows, part.rays.metadata["directions_norm"], self.first_frame[part.name], self.device
             )
+            share = 1.0 if part.rows is None else len(part.rows) / len(batch["indices"])
+            if not self.config.time:
+                seen = replace(seen, motion=torch.zeros_like(seen.frame, dtype=torch.uint8))
+            if self.shared is not None and part.rendered.logits is not None and seen.labels is not None:
+                labels = seen.labels
+                if self.static_stage and seen.motion is not None:  # it is taught what does not move alone
+                    labels = torch.where(seen.static, labels, IGNORE_LABEL)
+                if seen.label_weight is not None:
+                    labels = torch.where(seen.label_weight < 1, IGNORE_LABEL, labels)
+                self.shared.calibration.update(part.rendered.logits, labels)
             if self.static_stage:
                 losses = static_losses(scene, part.rendered, seen, w)
             else:
-                direction = 1 if self.step % 2 else -1
+                seen = self.carry_labels(scene, part.rendered, seen, self.step - self.config.static_steps)
                 losses = dynamic_losses(
-                    scene, part.rendered, seen, w, self.config.render, direction, self.config.advected_rays
+                    scene,
+                    part.rendered,
+                    seen,
+                    w,
+                    self.config.render,
+                    1 if self.step % 2 else -1,
+                    math.ceil(share * self.config.advected_rays),
+                    self.config.dynamic_field_shows == "everything",
                 )
             losses.update(self.sampling_losses(part, seen))
-            share = 1.0 if part.rows is None else len(part.rows) / len(batch["indices"])
             for name, loss in losses.items():
                 total[name] = total.get(name, 0.0) + share * loss  # type: ignore[operator]
         return total
@@ -332,27 +491,7 @@ class SemanticFlowModel(Model):
         return {"psnr": self.train_psnr}
 
     def get_image_metrics_and_images(
-        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor], scene: str | None = None
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Scores and pictures of one evaluation image."""
-        return self.evaluation.add(outputs, batch, self.class_colors)
-
-
-@dataclass
-class SceneOutputs:
-    """The rays of a batch that belong to one scene."""
-
-    name: str
-    rows: Int[Tensor, "R"] | None
-    """Their rows in the batch; None for all of it."""
-    rays: RayBundle
-    rendered: Rendered
-    proposed: Proposed
-
-
-def join_dicts(parts: list[tuple[Int[Tensor, "R"] | None, dict[str, Tensor]]]) -> dict[str, Tensor]:
-    """Rows of several scenes back in the order of the batch."""
-    if parts[0][0] is None:
-        return parts[0][1]
-    order = torch.cat([rows for rows, _ in parts if rows is not None]).argsort()
-    return {name: torch.cat([values[name] for _, values in parts])[order] for name in parts[0][1]}
+        """Scores and pictures of one evaluation image of a scene; None: of the one that is shown."""
+        return self.evaluation.add(scene or self.shown_scene, outputs, batch, self.class_colors)

@@ -6,6 +6,7 @@ Only torch is needed, so that this runs (and is measured) where nerfstudio is no
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from semflow_nerfstudio.fields.dynamic_field import DynamicFieldOutputs
 from semflow_nerfstudio.fields.static_field import FieldOutputs
+from semflow_nerfstudio.flow.feature_maps import Maps
 from semflow_nerfstudio.flow.timeline import TimeWindow
 from semflow_nerfstudio.flow.trajectories import Integrator, trace
 from semflow_nerfstudio.rendering.compositing import (
@@ -25,6 +27,7 @@ from semflow_nerfstudio.rendering.compositing import (
     opacities,
     paper_blended_weights,
 )
+from semflow_nerfstudio.rendering.edited import EditedSamples
 from semflow_nerfstudio.rendering.samples import Samples, heaviest, pick, pick_weights
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.shared import SharedNetworks
@@ -36,8 +39,10 @@ class RenderConfig:
 
     window: int = 3
     """Times of the window whose frames a flow reads (odd; the paper's K)."""
+    window_stride: int = 1
+    """Frames from one window time to the next; 0: as many as spread the window over the whole clip."""
     substeps: int = 1
-    """Integration steps from one window time to the next."""
+    """Integration steps from one frame to the next."""
     integrator: Integrator = "midpoint"
     """How the flow field is integrated."""
     static_samples: int = 4
@@ -46,12 +51,29 @@ class RenderConfig:
     """Samples of a ray, the heaviest of the dynamic field, that get flows and their semantics."""
     min_dynamicness: float = 1e-3
     """Outside training, rays whose movers' share is below this get no flows."""
+    min_semantic_weight: float = 1e-4
+    """Outside training, samples that weigh less than this get no semantics: empty space, and what lies behind where
+    the light is spent. From there to twice as much they fade in."""
     compositing: Literal["normalized", "paper"] = "normalized"
     """Blended weights that sum to one minus the transmittance, or the reference's, which can exceed one."""
     semantic_gradient: Literal["joint", "stopped"] = "joint"
     """Whether labels shape the densities."""
+    semantic_weights: Literal["density", "uniform"] = "density"
+    """What logits are composited with: the densities' weights, or the same weight for all samples of a ray that get
+    semantics (split between the fields by the blending weight alone); with all samples, nothing of the densities."""
     flow_features: bool = True
     """Semantics from flow features; off: from the fields' own trunk features alone."""
+    token_visibility: int = 0
+    """Samples of the (proposal) density between a flow's point and the camera of a frame that it is looked up in, which
+    say how far it is visible there; what is hidden counts less in the attention. 0: off."""
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.window % 2 == 0:
+            raise ValueError(f"render.window is {self.window}: use an odd number, the rays' own time in the middle")
+        if min(self.window_stride, self.token_visibility) < 0 or self.substeps < 1:
+            raise ValueError(
+                "render.window_stride and render.token_visibility must be 0 or more and render.substeps at least 1"
+            )
 
 
 @dataclass
@@ -65,6 +87,9 @@ class FlowPass:
     picked: Int[Tensor, "Q k"]
     """Which of their samples."""
     points: Float[Tensor, "Q k 3"]
+    """Where the fields are read: in an edited scene not always where it shows."""
+    times: Float[Tensor, "Q 1"]
+    """And when."""
     window: TimeWindow
     trajectories: Float[Tensor, "Q k K 3"]
     weights: Float[Tensor, "Q k"]
@@ -72,14 +97,21 @@ class FlowPass:
     shared_logits: Float[Tensor, "Q k C"] | None = None
     """Logits of the flows, without the scene's residual."""
     logits: Float[Tensor, "Q k C"] | None = None
+    turn: Float[Tensor, "Q k 3 3"] | None = None
+    """In an edited scene, how motions turn and scale on their way to the picture."""
+    drift: Float[Tensor, "Q k 3"] | None = None
+    """And what is added to a motion to the next frame."""
 
     def displacement(self, step: int) -> Float[Tensor, "Q k 3"]:
         """Motion to the window's time `step` frames from the last one at or before the rays' times."""
-        return self.trajectories[:, :, self.window.center + step] - self.points
+        motion = self.trajectories[:, :, self.window.center + step] - self.points
+        if self.turn is None or self.drift is None:
+            return motion
+        return (self.turn @ motion[..., None])[..., 0] + step * self.drift
 
     def exists(self, step: int) -> Tensor:
         """Bool (Q,): whether that time exists."""
-        return self.window.weight[:, self.window.center + step] > 0
+        return self.window.exists[:, self.window.center + step]
 
 
 @dataclass
@@ -128,7 +160,7 @@ def render_rays(
     shared: SharedNetworks | None,
     samples: Samples,
     config: RenderConfig,
-    maps: Float[Tensor, "F h w C"] | None = None,
+    maps: Maps | None = None,
     static_only: bool = False,
     mover_rays: Int[Tensor, "M"] | None = None,
     moving: Bool[Tensor, "R"] | None = None,
@@ -139,7 +171,7 @@ def render_rays(
     Args:
         scene: Its fields, times and frames.
         shared: The networks that read flows; None where nothing is labelled.
-        samples: Where to sample.
+        samples: Where to sample; those of an edited scene (`EditedSamples`) say what it shows there.
         config: How.
         maps: Feature maps of the scene's frames.
         static_only: Leave the dynamic field out (the first stage of training).
@@ -148,10 +180,13 @@ def render_rays(
             ghosts of the movers and loses what they hide.
         training: The rays' times are exactly frame times, and all mover rays get flows.
     """
-    static = scene.static(samples)
+    edited = samples if isinstance(samples, EditedSamples) else None
+    static = scene.static(samples) if edited is None else edited.static(scene)
     if moving is not None:
         static = static.stop_gradient(moving)
     static_alphas = opacities(static.density, samples.deltas)
+    if edited is not None:
+        static_alphas = edited.faded(static_alphas)
     static_weights = field_weights(static_alphas)
     if static_only:
         static_rgb = composite(static_weights, static.rgb)
@@ -170,10 +205,12 @@ def render_rays(
         out.flow = trace_flows(scene, out, config, training)
     if shared is None:
         return out
-    out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config)
+    out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config, training)
     if out.flow is not None:
-        out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config)
-        weigh = out.flow.weights.detach() if config.semantic_gradient == "stopped" else out.flow.weights
+        out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config, training)
+        assert out.dynamic is not None
+        blend = pick(out.dynamic.blend[out.flow.rows], out.flow.picked)
+        weigh = semantic_weights(out.flow.weights, blend, config)
         out.logits = out.logits.index_add(0, out.flow.rays, composite(weigh, out.flow.logits))
     return out
 
@@ -192,8 +229,12 @@ def add_movers(
     rays = slice(None) if mover_rays is None else mover_rays
     moving = samples if mover_rays is None else samples.rays(mover_rays)
     evaluate = scene.dynamic if training else scene.dynamic_between_frames
-    dynamic = evaluate(moving.positions, moving.times, moving.sample_directions)
-    alphas = opacities(dynamic.density, moving.deltas)
+    if isinstance(samples, EditedSamples):
+        dynamic = samples.dynamic(scene)
+        alphas = samples.faded(opacities(dynamic.density, samples.deltas), dynamic.blend)
+    else:
+        dynamic = evaluate(moving.positions, moving.times, moving.sample_directions)
+        alphas = opacities(dynamic.density, moving.deltas)
     blended = blended_weights if config.compositing == "normalized" else paper_blended_weights
     weights = blended(static_alphas[rays], alphas, dynamic.blend)
     share = composite(weights.dynamic, dynamic.rgb)
@@ -222,17 +263,27 @@ def trace_flows(scene: Scene, out: Rendered, config: RenderConfig, training: boo
     """Samples -> trajectories: the heaviest dynamic samples of the rays that show motion, through the time window."""
     samples = out.samples
     everything = torch.arange(samples.starts.shape[0], device=samples.starts.device)[out.mover_rays]
-    if training:
+    if training or config.semantic_weights == "uniform":
         rows, rays = slice(None), everything
     else:
         rows = (out.dynamicness[everything] > config.min_dynamicness).nonzero()[:, 0]
         rays = everything[rows]
     share = out.weights.dynamic[rays]
     picked = heaviest(share, config.flow_samples)
-    points = pick(samples.positions[rays], picked)
+    weights, times, turn, drift = pick_weights(share, picked), samples.times[rays], None, None
+    if isinstance(samples, EditedSamples):
+        if samples.read_times is not None:
+            # Each sample has a time of its own here, so each is a row of its own.
+            assert isinstance(rows, Tensor)
+            rows, rays = (v.repeat_interleave(picked.shape[1]) for v in (rows, rays))
+            picked, weights = picked.reshape(-1, 1), weights.reshape(-1, 1)
+            times = samples.read_times[rays].gather(1, picked)
+        if samples.turn is not None and samples.drift is not None:
+            turn, drift = pick(samples.turn[rays], picked), pick(samples.drift[rays], picked)
+    points = pick(samples.sources[rays], picked)
     timeline = scene.bank.timeline
-    times = samples.times[rays]
-    window = timeline.window(timeline.index(times[:, 0]), config.window, at_frames=training)
+    stride = config.window_stride or timeline.stride_over_clip(config.window)
+    window = timeline.window(timeline.index(times[:, 0]), config.window, at_frames=training, stride=stride)
     trajectories = trace(
         scene.velocity,
         points,
@@ -243,8 +294,9 @@ def trace_flows(scene: Scene, out: Rendered, config: RenderConfig, training: boo
         window.at_frames,
         config.substeps,
         config.integrator,
+        window.gaps,
     )
-    return FlowPass(rays, rows, picked, points, window, trajectories, pick_weights(share, picked))
+    return FlowPass(rays, rows, picked, points, times, window, trajectories, weights, turn=turn, drift=drift)
 
 
 def static_semantics(
@@ -252,51 +304,91 @@ def static_semantics(
     shared: SharedNetworks,
     out: Rendered,
     trunk: Float[Tensor, "R S G"],
-    maps: Float[Tensor, "F h w C"] | None,
+    maps: Maps | None,
     config: RenderConfig,
+    training: bool,
 ) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R C"]]:
     """Static points -> logits, composited with the static field's own weights and with its share of the full ones."""
     picked = heaviest(out.weights.static, config.static_samples)
+    static_share = None
+    if out.dynamic is not None and config.semantic_weights == "uniform":
+        static_share = torch.ones_like(out.static_weights)
+        static_share[out.mover_rays] = 1 - out.dynamic.blend
+        static_share = pick(static_share, picked)
+    own = semantic_weights(pick(out.static_weights, picked), None, config)
+    share = semantic_weights(pick_weights(out.weights.static, picked), static_share, config)
+    points, kept = pick(out.samples.sources, picked), pick(trunk, picked)
+    ramp = None if training else fade_in(torch.maximum(own, share), config)
+    if ramp is not None:
+        points, kept = points[ramp > 0], kept[ramp > 0]
     logits = torch.zeros(1, device=trunk.device)
     if maps is not None:
-        logits = shared.static_logits(maps, scene.bank, pick(out.samples.positions, picked))
-    stopped = config.semantic_gradient == "stopped"
+        logits = shared.static_logits(maps, scene.bank, points)
     if scene.residual:
-        kept = pick(trunk, picked)
-        logits = logits + scene.static_residual(kept.detach() if stopped else kept)
-    own, share = pick(out.static_weights, picked), pick_weights(out.weights.static, picked)
-    if stopped:
-        own, share = own.detach(), share.detach()
+        logits = logits + scene.static_residual(kept.detach() if config.semantic_gradient == "stopped" else kept)
+    logits = spread(logits, ramp)
     return composite(own, logits), composite(share, logits)
+
+
+def fade_in(weights: Float[Tensor, "R k"], config: RenderConfig) -> Float[Tensor, "R k"]:
+    """0 for samples too light for semantics, growing to 1 at twice their least weight, so that nothing jumps."""
+    if config.min_semantic_weight <= 0 or config.semantic_weights == "uniform":
+        return torch.ones_like(weights)
+    return (weights / config.min_semantic_weight - 1).clamp(0, 1)
+
+
+def spread(logits: Float[Tensor, "*batch C"], ramp: Float[Tensor, "R k"] | None) -> Float[Tensor, "R k C"]:
+    """Logits of those of k samples of R rays whose ramp is not zero, faded; as they are where all were computed."""
+    if ramp is None:
+        return logits
+    every = logits.new_zeros(*ramp.shape, logits.shape[-1]).masked_scatter(ramp[..., None] > 0, logits)
+    return every * ramp[..., None]
+
+
+def semantic_weights(
+    weights: Float[Tensor, "R k"], share: Float[Tensor, "R k"] | None, config: RenderConfig
+) -> Float[Tensor, "R k"]:
+    """What the logits of k samples are composited with.
+
+    Args:
+        weights: Their weights by density.
+        share: The field's share of each sample by the blending weight; None: all.
+        config: Whether to use the densities' weights, and whether labels shape them.
+    """
+    if config.semantic_weights == "uniform":
+        weights = (torch.ones_like(weights) if share is None else share) / weights.shape[-1]
+    return weights.detach() if config.semantic_gradient == "stopped" else weights
 
 
 def flow_semantics(
     scene: Scene,
     shared: SharedNetworks,
     out: Rendered,
-    maps: Float[Tensor, "F h w C"] | None,
+    maps: Maps | None,
     config: RenderConfig,
+    training: bool,
 ) -> tuple[Float[Tensor, "Q k C"], Float[Tensor, "Q k C"]]:
     """Trajectories -> flow features -> attention -> logits of the flows, without and with the scene's residual."""
     flow, dynamic = out.flow, out.dynamic
-    assert flow is not None and dynamic is not None
+    assert flow is not None and dynamic is not None and out.logits is not None
+    window, trajectories, points = flow.window, flow.trajectories, flow.points
+    times, trunk = flow.times, pick(dynamic.trunk[flow.rows], flow.picked)
+    ramp = None if training else fade_in(flow.weights, config)
+    if ramp is not None:
+        heavy = ramp > 0
+        rays = heavy.nonzero()[:, 0]
+        window = window._replace(index=window.index[rays], weight=window.weight[rays], exists=window.exists[rays])
+        trajectories, points, trunk = trajectories[heavy][:, None], points[heavy][:, None], trunk[heavy][:, None]
+        times = times[rays]
     if maps is not None:
-        logits = shared.flow_logits(
-            maps,
-            scene.bank,
-            flow.window,
-            flow.trajectories,
-            flow.points,
-            out.samples.times[flow.rays],
-            scene.timeline.tau,
-        )
+        seen = partial(scene.seen_from_frames, samples=config.token_visibility) if config.token_visibility else None
+        logits = shared.flow_logits(maps, scene.bank, window, trajectories, points, times, scene.timeline.tau, seen)
     else:
-        assert out.logits is not None
-        logits = out.logits.new_zeros(*flow.picked.shape, out.logits.shape[-1])
+        logits = out.logits.new_zeros(*points.shape[:-1], out.logits.shape[-1])
     if not scene.residual:
-        return logits, logits
-    trunk = pick(dynamic.trunk[flow.rows], flow.picked)
-    return logits, logits + scene.flow_residual(trunk.detach() if config.semantic_gradient == "stopped" else trunk)
+        return (spread(logits, ramp),) * 2
+    residual = scene.flow_residual(trunk.detach() if config.semantic_gradient == "stopped" else trunk)
+    return spread(logits, ramp), spread(logits + residual, ramp)
 
 
 @dataclass
@@ -327,7 +419,7 @@ def render_advected(scene: Scene, out: Rendered, rows: Int[Tensor, "A"], step: i
         per_flow = flow.shared_logits[rows]
         if scene.residual:
             per_flow = per_flow + scene.flow_residual(dynamic.trunk.detach() if stopped else dynamic.trunk)
-        logits = composite(weights.detach() if stopped else weights, per_flow)
+        logits = composite(semantic_weights(weights, None, config), per_flow)
     return Advected(composite(weights, dynamic.rgb), weights, dynamic.blend, logits)
 
 
@@ -335,6 +427,13 @@ def seen_points(out: Rendered) -> Float[Tensor, "R 3"]:
     """Where what a ray sees is: normalised sum of the full weights."""
     total = out.weights.total
     return composite(total, out.samples.positions) / total.sum(-1, keepdim=True).clamp(min=1e-6)
+
+
+def seen_source(out: Rendered) -> tuple[Float[Tensor, "R 3"], Float[Tensor, "R 1"]]:
+    """Where and when the fields are read for most of what a ray sees: in an edited scene not always where it shows."""
+    samples, most = out.samples, out.weights.total.argmax(-1, keepdim=True)
+    times = samples.source_times() if isinstance(samples, EditedSamples) else samples.times.expand_as(samples.starts)
+    return pick(samples.sources, most)[:, 0], times.gather(1, most)
 
 
 def seen_motion(out: Rendered, step: int) -> Float[Tensor, "Q 3"]:

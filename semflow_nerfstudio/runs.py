@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,15 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.trainer import TrainerConfig
 from torch import Tensor
 
+from semflow_nerfstudio.data.label_propagation import fill_holes
+from semflow_nerfstudio.editing.scene_state import SceneState, parse_target
 from semflow_nerfstudio.evaluation.metrics import copy_baseline
+from semflow_nerfstudio.evaluation.scene_evaluation import join_scores
 from semflow_nerfstudio.evaluation.segmentation import mean_over_images
 from semflow_nerfstudio.model import SemanticFlowModel
 from semflow_nerfstudio.pipeline import SemanticFlowPipeline
+from semflow_nerfstudio.visuals.camera_path import CropBox
+from semflow_nerfstudio.visuals.display import Display, instance_membership
 
 Progress = Callable[[int, int], None]
 """(done, total)."""
@@ -40,15 +46,71 @@ class Run:
 
     @property
     def frames(self) -> Cameras:
-        """Cameras of the training frames."""
-        return self.pipeline.datamanager.train_dataset.cameras  # type: ignore[union-attr]
+        """Cameras of the training frames of the scene that is shown."""
+        dataset: Any = self.pipeline.datamanager.train_dataset
+        if len(self.model.scenes) == 1:
+            return dataset.cameras
+        first, last = dataset.frame_range(list(self.model.scenes).index(self.model.shown_scene))
+        return dataset.cameras[first:last]
+
+    def views(self, scene: str | None = None) -> list[int]:
+        """Indices of the evaluation images of a scene; None: of all scenes.
+
+        Raises:
+            ValueError: there is no such scene.
+        """
+        dataset: Any = self.pipeline.datamanager.eval_dataset
+        names = list(self.model.scenes)
+        if scene not in (None, *names):
+            raise ValueError(f"there is no scene '{scene}' in this run: it has {', '.join(names)}")
+        return [i for i, frame in enumerate(dataset.frames) if scene in (None, names[frame.scene])]
 
     @torch.no_grad()
-    def render(self, camera: Cameras) -> dict[str, Float[Tensor, "H W C"]]:
-        """All outputs of one camera (shape (1,)), on the CPU."""
+    def render(
+        self, camera: Cameras, crop: CropBox | None = None, background: tuple[float, ...] | None = None
+    ) -> dict[str, Float[Tensor, "H W C"]]:
+        """All outputs of one camera (shape (1,)), on the CPU, edited as the model's scene state says.
+
+        Args:
+            camera: From where and when.
+            crop: Box outside which nothing is shown.
+            background: Colour behind everything; None: the crop's, the scene state's or the scene's.
+        """
+        from nerfstudio.data.scene_box import OrientedBox
+        from nerfstudio.model_components.renderers import background_color_override_context
+
         self.pipeline.eval()
-        outputs = self.model.get_outputs_for_camera(camera.to(self.model.device))
+        box = None if crop is None else OrientedBox.from_params(*crop.as_floats())
+        color = background or (None if crop is None else crop.background)
+        device = self.model.device
+        behind = nullcontext() if color is None else background_color_override_context(torch.tensor(color))
+        with behind:
+            outputs = self.model.get_outputs_for_camera(camera.to(device), box)
         return {name: value.cpu() for name, value in outputs.items()}
+
+    def edit(self, state: SceneState, progress: Progress | None = None) -> None:
+        """Show a scene as a state says, with its instances where they are needed.
+
+        Raises:
+            ValueError: the state names what the run does not have.
+        """
+        from semflow_nerfstudio.editing.find_instances import show_state
+
+        show_state(self.model, self.config.get_base_dir(), state, progress)
+
+    def show(self, display: Display, progress: Progress | None = None) -> None:
+        """Show classes as a display says, with the scene's instances where it highlights one.
+
+        Raises:
+            ValueError: it names what the run does not have.
+        """
+        from semflow_nerfstudio.editing.find_instances import instances_of
+
+        model = self.model
+        display.check(model.class_names)
+        named = any(parse_target(target)[0] == "instance" for target in display.highlight)
+        found = instances_of(self, model.edited_scene(model.scene_state), progress) if named else None
+        model.display, model.membership = display, None if found is None else instance_membership(found)
 
 
 def seed_everything(seed: int) -> None:
@@ -69,18 +131,37 @@ def load_run(path: Path, test_mode: str = "test") -> Run:
 
     from semflow_nerfstudio.configs import methods  # noqa: F401  (registers what checkpoints need)
 
-    file = path / "config.yml" if path.is_dir() else path
-    if not file.is_file():
-        nested = sorted(path.rglob("config.yml")) if path.is_dir() else []
-        if not nested:
-            raise FileNotFoundError(f"{file}: there is no trained run here; give the folder that holds config.yml")
-        file = max(nested, key=lambda p: p.stat().st_mtime)
+    file = run_config_file(path)
+
+    def moved(config: TrainerConfig) -> TrainerConfig:
+        if (
+            config.get_base_dir().resolve() != file.parent.resolve()
+            and (file.parent / config.relative_model_dir).is_dir()
+        ):
+            config.get_base_dir = lambda: file.parent  # type: ignore[method-assign]
+        return config
+
     try:
-        config, pipeline, _, _ = eval_setup(file, test_mode=test_mode)  # type: ignore[arg-type]
+        config, pipeline, _, _ = eval_setup(file, test_mode=test_mode, update_config_callback=moved)  # type: ignore[arg-type]
     except RuntimeError as error:
         raise ValueError(f"{file.parent}: {' '.join(str(error).split())}") from error
     assert isinstance(pipeline, SemanticFlowPipeline)
     return Run(config, pipeline)
+
+
+def run_config_file(path: Path) -> Path:
+    """The config.yml of a run, given itself, the run's folder, or a folder above: there, the latest.
+
+    Raises:
+        FileNotFoundError: there is no run at the path.
+    """
+    file = path / "config.yml" if path.is_dir() else path
+    if file.is_file():
+        return file
+    nested = sorted(path.rglob("config.yml")) if path.is_dir() else []
+    if not nested:
+        raise FileNotFoundError(f"{file}: there is no trained run here; give the folder that holds config.yml")
+    return max(nested, key=lambda p: p.stat().st_mtime)
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
@@ -91,6 +172,8 @@ def evenly_spaced(total: int, count: int) -> list[int]:
 def evaluate(run: Run, views: Iterable[int] | None = None, progress: Progress | None = None) -> dict[str, float]:
     """Scores of held-out views: means over images, data-set level scores, and the copy baseline.
 
+    Of several scenes, each scene's scores (`SCENE/psnr`) and their means.
+
     Args:
         run: What to evaluate.
         views: Indices of evaluation images; None for all.
@@ -99,18 +182,21 @@ def evaluate(run: Run, views: Iterable[int] | None = None, progress: Progress | 
     dataset: Any = run.pipeline.datamanager.eval_dataset
     chosen = list(range(len(dataset)) if views is None else views)
     run.model.evaluation.reset()
-    copies: list[dict[str, float]] = []
+    copies: dict[str, list[dict[str, float]]] = {}
     rays, start = 0, time.perf_counter()
     for done, index in enumerate(chosen):
         batch = dataset.get_data(index)
-        outputs = run.render(dataset.cameras[index : index + 1])
-        run.model.get_image_metrics_and_images(outputs, batch)
-        copies.append(copy_of_same_time(run, dataset, index, batch))
+        with run.model.unedited():
+            outputs = run.render(dataset.cameras[index : index + 1])
+        scene = run.model.scene_of(dataset.cameras[index : index + 1])
+        run.model.get_image_metrics_and_images(outputs, batch, scene)
+        copies.setdefault(scene, []).append(copy_of_same_time(run, dataset, index, batch))
         rays += outputs["rgb"].shape[0] * outputs["rgb"].shape[1]
         if progress is not None:
             progress(done + 1, len(chosen))
     seconds = time.perf_counter() - start
-    scores = run.model.evaluation.result() | mean_over_images(copies)
+    copied = join_scores({scene: mean_over_images(images) for scene, images in copies.items()})
+    scores = run.model.evaluation.result() | copied
     return scores | {
         "eval_views": len(chosen),
         "eval_seconds": seconds,
@@ -119,16 +205,24 @@ def evaluate(run: Run, views: Iterable[int] | None = None, progress: Progress | 
 
 
 def copy_of_same_time(run: Run, dataset: Any, index: int, batch: dict[str, Tensor]) -> dict[str, float]:
-    """Scores of the training frame whose time is nearest, shown in place of a rendering."""
+    """Scores of the scene's training frame whose time is nearest, shown in place of a rendering.
+
+    Labels are those of the nearest frame that has some; pixels without one take the nearest labelled pixel's.
+    """
     train: Any = run.pipeline.datamanager.train_dataset
     if train.cameras.times is None or dataset.cameras.times is None:
         return {}
     gap = (train.cameras.times[:, 0] - dataset.cameras.times[index, 0]).abs()
+    gap[torch.tensor([frame.scene != dataset.frames[index].scene for frame in train.frames])] = torch.inf
     nearest = train.get_data(int(gap.argmin()))
     image, truth = nearest["image"][..., :3], batch["image"][..., :3]
     if image.shape != truth.shape:
         return {}
-    return copy_baseline(image, nearest.get("labels"), truth, batch.get("labels"))
+    labelled = torch.tensor([frame.labels is not None for frame in train.frames])
+    labels, closest = nearest.get("labels"), int(torch.where(labelled, gap, torch.inf).argmin())
+    if labels is not None and labelled[closest] and gap[closest].isfinite():
+        labels = torch.from_numpy(fill_holes(train.label_image(closest)))
+    return copy_baseline(image, labels, truth, batch.get("labels"))
 
 
 def train(config: TrainerConfig, on_step: Callable[[int, float], None] | None = None) -> tuple[Run, float]:

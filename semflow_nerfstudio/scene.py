@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from semflow_nerfstudio.fields.dynamic_field import DynamicField, DynamicFieldConfig, DynamicFieldOutputs
@@ -16,6 +16,7 @@ from semflow_nerfstudio.fields.static_field import FieldOutputs, GridConfig, Sta
 from semflow_nerfstudio.flow.frame_bank import FrameBank
 from semflow_nerfstudio.flow.semantic_network import SceneResidual
 from semflow_nerfstudio.flow.timeline import Timeline
+from semflow_nerfstudio.flow.visibility import transmittance
 from semflow_nerfstudio.rendering.samples import Samples
 from semflow_nerfstudio.scene_frames import SceneFrames
 
@@ -58,17 +59,22 @@ class Scene(nn.Module):
         self.dynamic_field = DynamicField(config.dynamic, time_resolution)
         self.flow_field = FlowField(config.flow, time_resolution)
         self.proposal_fields = nn.ModuleList(ProposalField(p, time_resolution) for p in config.proposals)
-        self.residual = config.residual and num_classes > 0
+        self.config = config
+        self.set_classes(num_classes)
+
+    def set_classes(self, num_classes: int) -> None:
+        """Start the residuals anew, for that many classes."""
+        self.residual = self.config.residual and num_classes > 0
         if self.residual:
-            self.static_residual = SceneResidual(config.static.trunk_dim, num_classes)
-            self.flow_residual = SceneResidual(config.dynamic.trunk_dim, num_classes)
+            self.static_residual = SceneResidual(self.config.static.trunk_dim, num_classes)
+            self.flow_residual = SceneResidual(self.config.dynamic.trunk_dim, num_classes)
 
     next_frame: Tensor
     previous_frame: Tensor
 
     def static(self, samples: Samples) -> FieldOutputs:
         """The static field at the samples."""
-        return self.static_field(self.space(samples.positions), samples.sample_directions)
+        return self.static_field(self.space(samples.sources), samples.sample_directions)
 
     def dynamic(
         self,
@@ -127,6 +133,16 @@ class Scene(nn.Module):
         """Density of a proposal field: what nerfstudio's proposal sampler asks for."""
         grid_times = self.timeline.grid_time(times)[:, None].expand(*positions.shape[:-1], 1)
         return self.proposal_fields[level](self.space(positions), grid_times)[..., None]
+
+    def seen_from_frames(
+        self, points: Float[Tensor, "P 3"], times: Float[Tensor, "P 1"], frame: Int[Tensor, "P"], samples: int
+    ) -> Float[Tensor, "P"]:
+        """How visible points are from the cameras of frames, by the last proposal density: what is solid there."""
+
+        def density(positions: Float[Tensor, "P n 3"], at: Float[Tensor, "P 1"]) -> Float[Tensor, "P n"]:
+            return self.proposal_density(-1, positions, at)[..., 0]
+
+        return transmittance(density, self.bank.camera_to_worlds[frame, :, 3], points, times, samples)
 
     def default_time(self) -> float:
         """Time that rays without one are rendered at: the first frame's."""

@@ -49,8 +49,11 @@ class SceneFrames:
     """World to (unscaled) scene frame (nerfstudio's dataparser_transform)."""
     background_color: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Colour behind everything: white for data sets with alpha blended on white."""
+    features: Float[Tensor, "N h w C"] | None = None
+    """float16 maps of a frozen frame encoder, whose cells tile the images; None where the encoder is trained along."""
     has: frozenset[str] = frozenset()
-    """Modalities present on at least one training frame: labels, flow, motion_mask, disparity."""
+    """Modalities present on at least one training frame: labels, flow, motion_mask, disparity, depth, and inverse_depth
+    where depth or aligned disparity is in scene units."""
 
     @property
     def tau(self) -> float:

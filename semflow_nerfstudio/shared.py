@@ -5,6 +5,7 @@ Nothing here reads a scene's own fields, so it can be trained on several scenes 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,12 +13,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from semflow_nerfstudio.flow.aggregation import FlowFeatureAggregation, bilinear_lookup
+from semflow_nerfstudio.fields.mlp import full_precision
+from semflow_nerfstudio.flow.aggregation import FlowFeatureAggregation, look_up
 from semflow_nerfstudio.flow.attention import FlowAttention, MeanAggregation
+from semflow_nerfstudio.flow.feature_maps import Maps
 from semflow_nerfstudio.flow.frame_bank import FrameBank
 from semflow_nerfstudio.flow.frame_encoders import ConvEncoder
 from semflow_nerfstudio.flow.semantic_network import SemanticNetwork
 from semflow_nerfstudio.flow.timeline import TimeWindow
+from semflow_nerfstudio.training.calibration import Calibration
+
+Visibility = Callable[[Float[Tensor, "P 3"], Float[Tensor, "P 1"], Int[Tensor, "P"]], Float[Tensor, "P"]]
+"""(points in scene units, times in [0, 1], frames) -> how visible the points are in the frames, in [0, 1]."""
 
 
 @dataclass
@@ -53,14 +60,24 @@ class SharedConfig:
 class SharedNetworks(nn.Module):
     """Frame encoder, flow attention and the two semantic networks."""
 
-    def __init__(self, config: SharedConfig, num_classes: int) -> None:
+    def __init__(self, config: SharedConfig, num_classes: int, feature_dim: int | None = None) -> None:
+        """Make the networks.
+
+        Args:
+            config: Their size.
+            num_classes: C.
+            feature_dim: Channels of the frames' frozen features; None where the encoder is trained along.
+        """
         super().__init__()
         self.config = config
-        self.encoder = ConvEncoder(config.encoder_width, config.encoder_hidden, config.encoder_stride)
+        self.encoder: ConvEncoder | None = None
+        if feature_dim is None:
+            self.encoder = ConvEncoder(config.encoder_width, config.encoder_hidden, config.encoder_stride)
+        width = feature_dim or config.encoder_width
         self.aggregate = FlowFeatureAggregation(
             config.displacement_scale if config.use_displacement else 0.0, config.num_frequencies
         )
-        token_dim = config.encoder_width + self.aggregate.encoding_dim
+        token_dim = width + self.aggregate.encoding_dim
         self.attention: FlowAttention | MeanAggregation
         if config.attention == "attention":
             self.attention = FlowAttention(
@@ -69,57 +86,68 @@ class SharedNetworks(nn.Module):
         else:
             self.attention = MeanAggregation(token_dim, config.attention_width)
         self.flow_network = SemanticNetwork(config.attention_width, num_classes, config.hidden_dim)
-        self.static_network = SemanticNetwork(config.encoder_width, num_classes, config.hidden_dim)
+        self.static_network = SemanticNetwork(width, num_classes, config.hidden_dim)
+        self.calibration = Calibration()
 
     def encode(self, bank: FrameBank, frames: Int[Tensor, "F"] | None = None) -> Float[Tensor, "F h w C"]:
-        """Feature maps of some or all frames of a scene, channels last."""
+        """Feature maps of some or all frames of a scene, channels last; frozen ones in half precision on a GPU."""
+        if self.encoder is None:
+            assert bank.features is not None
+            maps = bank.features if frames is None else bank.features[frames]
+            return maps.float() if maps.device.type == "cpu" else maps
         images = bank.pixels(torch.arange(len(bank.images), device=bank.images.device) if frames is None else frames)
-        return self.encoder(images).permute(0, 2, 3, 1).contiguous()
+        return full_precision(self.encoder(images)).permute(0, 2, 3, 1).contiguous()
 
     def flow_logits(
         self,
-        maps: Float[Tensor, "F h w C"],
+        maps: Maps,
         bank: FrameBank,
         window: TimeWindow,
         trajectories: Float[Tensor, "R k K 3"],
         points: Float[Tensor, "R k 3"],
         times: Float[Tensor, "R 1"],
         tau: Tensor | float,
+        visibility: Visibility | None = None,
     ) -> Float[Tensor, "R k C"]:
-        """Trajectories -> tokens -> attention -> one logit vector for each flow."""
+        """Trajectories -> tokens -> attention -> one logit vector for each flow.
+
+        `visibility` says how visible a token's point is in its frame, beyond lying in its view; None: fully.
+        """
         rays, samples, _, _ = trajectories.shape
         frame = bank.views[window.index]  # R K V
         views = frame.shape[-1]
-        offset = (bank.timeline.time(window.index.to(times)) - times) / tau
+        token_times = bank.timeline.time(window.index.to(times))
+        offset = (token_times - times) / tau
 
         def per_token(values: Tensor) -> Tensor:
             return values[:, None].expand(rays, samples, values.shape[1]).flatten(0, 1)
 
-        tokens = self.aggregate(
-            maps,
-            bank.cameras,
-            trajectories.repeat_interleave(views, dim=2).flatten(0, 1),
-            points.reshape(-1, 3),
-            per_token(frame.flatten(1)),
-            per_token(offset.repeat_interleave(views, dim=1)),
-            per_token(window.weight.repeat_interleave(views, dim=1)),
-        )
+        path = trajectories.repeat_interleave(views, dim=2).flatten(0, 1)
+        frames, weight = per_token(frame.flatten(1)), per_token(window.weight.repeat_interleave(views, dim=1))
+        if visibility is not None:
+            at = per_token(token_times.repeat_interleave(views, dim=1))
+            asked = (weight > 0) & (frames >= 0)
+            seen = visibility(path[asked].detach(), at[asked][:, None], frames[asked])
+            weight = weight.masked_scatter(asked, weight[asked] * seen)
+        offsets = per_token(offset.repeat_interleave(views, dim=1))
+        tokens = self.aggregate(maps, bank.cameras, path, points.reshape(-1, 3), frames, offsets, weight)
         return self.flow_network(self.attention(tokens)).unflatten(0, (rays, samples))
 
-    def static_logits(
-        self, maps: Float[Tensor, "F h w C"], bank: FrameBank, points: Float[Tensor, "R k 3"]
-    ) -> Float[Tensor, "R k C"]:
+    def pooled_frames(self, bank: FrameBank) -> Int[Tensor, "p"]:
+        """The frames whose features are pooled for static points."""
+        count = min(self.config.pooled_frames, len(bank.images))
+        return torch.linspace(0, len(bank.images) - 1, count, device=bank.images.device).round().long()
+
+    def static_logits(self, maps: Maps, bank: FrameBank, points: Float[Tensor, "R k 3"]) -> Float[Tensor, "R k C"]:
         """Image features pooled over frames that see the points -> logits."""
         flat = points.reshape(-1, 3)
         cameras = bank.cameras
-        count = min(self.config.pooled_frames, len(cameras))
-        frames = torch.linspace(0, len(cameras) - 1, count, device=points.device).round().long()
         total, weight = 0.0, 0.0
-        for frame in frames:
+        for frame in self.pooled_frames(bank):
             index = frame.expand(flat.shape[0])
             pixels, depth = cameras.project(flat, index)
             seen = cameras.visible(pixels, depth)[:, None].to(flat)
-            total = total + seen * bilinear_lookup(maps, index, pixels, cameras.width, cameras.height)
+            total = total + seen * look_up(maps, index, pixels, cameras.width, cameras.height)
             weight = weight + seen
         pooled = total / torch.as_tensor(weight).clamp(min=1)
         return self.static_network(pooled).unflatten(0, points.shape[:-1])

@@ -15,7 +15,10 @@ CORE_FOLDERS = ("encodings/", "fields/", "flow/", "rendering/", "training/")
 CORE_FILES = ("cameras.py", "scene_frames.py", "scene.py", "shared.py", "renderer.py")
 CORE = [name for name in SOURCES if name.startswith(CORE_FOLDERS) or name in CORE_FILES]
 BACKENDS = [name for name in CORE if name.startswith("encodings/") and name.endswith(("_backend.py", "_kernels.py"))]
-USERS_OF_THE_MODEL = ("configs/", "pipeline.py", "runs.py", "viewer", "cli/")
+USERS_OF_THE_MODEL = (
+    *("configs/", "pipeline.py", "runs.py", "viewer", "benchmarking/", "cli/"),
+    *("surface_points.py", "editing/find_instances.py", "export/"),
+)
 
 
 def imports(node: ast.AST, everywhere: bool = True) -> Iterator[str]:

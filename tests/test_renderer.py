@@ -13,7 +13,7 @@ from semflow_nerfstudio.rendering.samples import Samples
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
 
-ALL = RenderConfig(static_samples=99, flow_samples=99, min_dynamicness=0.0)
+ALL = RenderConfig(static_samples=99, flow_samples=99, min_dynamicness=0.0, min_semantic_weight=0.0)
 """No sample and no ray is left out."""
 
 
@@ -163,6 +163,32 @@ def test_advected_rendering_is_the_dynamic_field_at_the_next_time(step: int) -> 
         torch.testing.assert_close(there.logits[i], logits, atol=1e-4, rtol=1e-4)
 
 
+def test_uniform_weights_know_nothing_of_the_densities() -> None:
+    """Every sample counts alike, split between the fields by the blending weight."""
+    scene, shared = random_scene()
+    samples = random_samples(torch.tensor([0.0, 0.13, 0.6, 0.9]))
+    config = replace(ALL, semantic_weights="uniform")
+    out = render(scene, shared, samples, config)
+    assert out.flow is not None and out.flow.logits is not None and out.dynamic is not None and out.logits is not None
+    trunk = scene.static(samples).trunk
+    maps = shared.encode(scene.bank)
+    static = shared.static_logits(maps, scene.bank, samples.positions) + scene.static_residual(trunk)
+    blend = out.dynamic.blend[..., None]
+    torch.testing.assert_close(out.static_logits, static.mean(1))
+    torch.testing.assert_close(out.logits, (blend * out.flow.logits + (1 - blend) * static).mean(1))
+    with torch.no_grad():
+        scene.static_field.density_bias, scene.dynamic_field.density_bias = 2.0, -3.0
+    other = render(scene, shared, samples, config)
+    assert other.logits is not None and (other.rgb - out.rgb).abs().max() > 0.01
+    torch.testing.assert_close(other.logits, out.logits)
+
+
+@pytest.mark.parametrize("settings", [{"window": 2}, {"window": 0}, {"window_stride": -1}, {"substeps": 0}])
+def test_senseless_windows_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"render\."):
+        RenderConfig(**settings)
+
+
 # ---------------------------------------------------------------- continuity in time
 
 
@@ -177,12 +203,12 @@ def test_training_and_inference_agree_at_frames() -> None:
     )
 
 
-@pytest.mark.parametrize("window", [1, 3, 5])
+@pytest.mark.parametrize("window, stride", [(1, 1), (3, 1), (5, 1), (3, 2), (3, 0)])
 @pytest.mark.parametrize("side", [-1, 1])
-def test_nothing_jumps_at_frames(window: int, side: int) -> None:
+def test_nothing_jumps_at_frames(window: int, stride: int, side: int) -> None:
     """What changes within 1e-4 of a frame is little, and ten times less within 1e-5."""
     scene, shared = random_scene()
-    config = replace(ALL, window=window)
+    config = replace(ALL, window=window, window_stride=stride)
     exact = values_of(render(scene, shared, sweep(torch.tensor(TIMES)), config))
 
     def change(shift: float) -> float:
@@ -262,6 +288,31 @@ def test_still_rays_get_no_flows_outside_training() -> None:
     moving = (every.dynamicness > threshold).nonzero()[:, 0]
     assert torch.equal(some.flow.rays, moving) and 0 < len(moving) < 6
     torch.testing.assert_close(some.logits[moving], every.logits[moving])
+
+
+def test_light_samples_get_no_semantics_outside_training() -> None:
+    """What empty or hidden samples would add is bounded by their weight; their networks are not run."""
+    scene, shared = random_scene()
+    samples = random_samples(torch.linspace(0, 1, 6))
+    rows: dict[str, list[int]] = {"static": [], "flow": []}
+    for name, network in (("static", shared.static_network), ("flow", shared.flow_network)):
+        network.register_forward_pre_hook(lambda _, given, name=name: rows[name].append(len(given[0])))
+    every = render(scene, shared, samples)
+    assert every.flow is not None and every.logits is not None and every.flow.logits is not None
+    threshold = every.flow.weights.quantile(0.4).item()
+    some = render(scene, shared, samples, replace(ALL, min_semantic_weight=threshold))
+    assert some.flow is not None and some.logits is not None and some.static_logits is not None
+    heavy = every.flow.weights > threshold
+    alone = torch.maximum(every.static_weights, every.weights.static) > threshold
+    assert rows == {"static": [6 * 12, int(alone.sum())], "flow": [6 * 12, int(heavy.sum())]}
+    assert some.flow.logits is not None and not some.flow.logits[~heavy].any()
+    ramp = (every.flow.weights / threshold - 1).clamp(0, 1)[..., None]
+    assert (ramp == 1).any() and ((ramp > 0) & (ramp < 1)).any()
+    torch.testing.assert_close(some.flow.logits, every.flow.logits * ramp)
+    assert 0 < (some.logits - every.logits).abs().max() < 24 * 2 * threshold * every.flow.logits.abs().max()
+    training = render(scene, shared, at_frames(), replace(ALL, min_semantic_weight=threshold), training=True)
+    whole = render(scene, shared, at_frames(), training=True)
+    assert training.logits is not None and whole.logits is not None and torch.equal(training.logits, whole.logits)
 
 
 def test_batch_of_still_rays() -> None:

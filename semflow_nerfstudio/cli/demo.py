@@ -117,7 +117,7 @@ class Demo:
 
         from semflow_nerfstudio.cli.report import progress
         from semflow_nerfstudio.visuals.overview import overview
-        from semflow_nerfstudio.visuals.paths import median_depth, named_path
+        from semflow_nerfstudio.visuals.paths import focus_depth, named_path
         from semflow_nerfstudio.visuals.render_video import render_video
         from semflow_nerfstudio.visuals.trajectories import to_cameras
 
@@ -126,9 +126,9 @@ class Demo:
 
         def focus(view: Any) -> float:
             outputs = run.render(to_cameras([view]))
-            return median_depth(outputs["depth"], outputs["accumulation"])
+            return focus_depth(view, outputs["depth"], outputs["accumulation"])
 
         still = named_path("fixed", run.frames, half, middle, focus, (0.0, 1.0))
         moving = named_path("orbit", run.frames, half, middle, focus, (0.0, 1.0))
         with progress("Rendering the video") as update:
-            render_video(run, [*still, *moving], self.out / "semantics.mp4", ("rgb", "semantics"), progress=update)
+            render_video(run, [*still, *moving], self.out / "semantics.mp4", progress=update)

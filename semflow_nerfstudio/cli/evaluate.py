@@ -18,6 +18,8 @@ class Evaluate:
     """JSON file to write; by default `evaluation.json` beside the run's config.yml."""
     views: int | None = None
     """Evaluate this many views, evenly spread, instead of all."""
+    scene: str | None = None
+    """Evaluate this scene of a run of several; by default all, and the mean over scenes."""
 
     def main(self) -> None:
         """Evaluate with a progress display, print a table and write the JSON."""
@@ -27,8 +29,9 @@ class Evaluate:
         if self.views is not None and self.views < 1:
             raise ValueError(f"--views is {self.views}: use at least 1, or leave it out to score all views.")
         run = load_run(self.run)
-        total = len(run.pipeline.datamanager.eval_dataset)  # type: ignore[arg-type]
-        views = None if self.views is None else evenly_spaced(total, self.views)
+        views = run.views(self.scene)
+        if self.views is not None:
+            views = [views[index] for index in evenly_spaced(len(views), self.views)]
         with progress("Evaluating") as update:
             scores = finite(evaluate(run, views, update))
         out = self.out or run.config.get_base_dir() / "evaluation.json"

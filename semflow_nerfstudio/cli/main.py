@@ -9,13 +9,18 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from semflow_nerfstudio.cli.bench import Bench
 from semflow_nerfstudio.cli.check import Check
+from semflow_nerfstudio.cli.complete import Complete
 from semflow_nerfstudio.cli.demo import Demo
 from semflow_nerfstudio.cli.evaluate import Evaluate
+from semflow_nerfstudio.cli.export import Export
 from semflow_nerfstudio.cli.label import Label
 from semflow_nerfstudio.cli.make_scene import MakeScene
 from semflow_nerfstudio.cli.process import Process
 from semflow_nerfstudio.cli.render import Render
+from semflow_nerfstudio.cli.select import Select
+from semflow_nerfstudio.cli.track import Track
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
@@ -25,6 +30,11 @@ Command = (
     | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Evaluate, tyro.conf.subcommand("eval")]
     | Annotated[Render, tyro.conf.subcommand("render")]
+    | Annotated[Select, tyro.conf.subcommand("select")]
+    | Annotated[Complete, tyro.conf.subcommand("complete")]
+    | Annotated[Track, tyro.conf.subcommand("track")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
 )
 
 

@@ -17,9 +17,11 @@ from semflow_nerfstudio.fields.proposal_field import ProposalFieldConfig
 from semflow_nerfstudio.fields.static_field import GridConfig, StaticFieldConfig
 from semflow_nerfstudio.model import SemanticFlowModelConfig
 from semflow_nerfstudio.pipeline import SemanticFlowPipelineConfig
+from semflow_nerfstudio.renderer import RenderConfig
 from semflow_nerfstudio.sampling.proposal import ProposalSamplingConfig
 from semflow_nerfstudio.scene import SceneConfig
 from semflow_nerfstudio.shared import SharedConfig
+from semflow_nerfstudio.training.objective import LossWeights
 
 compat.allow_numpy_scalars_in_checkpoints()
 compat.silence_upstream_warnings()
@@ -72,6 +74,72 @@ def lite(steps: int = LITE_STEPS) -> TrainerConfig:
     return trainer("semantic-flow-lite", steps, 1024, SemanticFlowModelConfig(), eval_image_every=500)
 
 
+def paper(steps: int = LITE_STEPS) -> TrainerConfig:
+    """`semantic-flow-paper` for another number of steps: fields and budget of `semantic-flow-lite`, but the reference's
+    compositing, losses, weights and schedule, and no selection of rays or samples."""
+    samples = ProposalSamplingConfig().samples
+    model = SemanticFlowModelConfig(
+        render=RenderConfig(
+            window=3,
+            integrator="euler",
+            static_samples=samples,
+            flow_samples=samples,
+            compositing="paper",
+            semantic_gradient="joint",
+        ),
+        losses=LossWeights(
+            color=3.0,
+            static_color=1.0,
+            dynamic_color=1.0,
+            advected_color=1.0,
+            semantic=0.16,
+            static_semantic=0.08,
+            dynamic_semantic=0.08,
+            consistency=0.1,
+            optical_flow=0.02,
+            flow_cycle=1.0,
+            flow_smooth=0.1,
+            flow_magnitude=0.01,
+            static_flow=0.5,
+            blend_static=0.1,
+            blend_prior=0.0,
+            dynamicness=0.01,
+            advected_blend_static=0.1,
+            advected_dynamicness=0.01,
+            surface=0.0,
+            line_of_sight_static=0.0,
+            depth=0.04,
+            depth_everywhere=0.04,
+            order=0.1,
+            depth_guided_blend=1.0,
+            sparsity=0.001,
+            proposal_surface=0.0,
+        ),
+        static_steps=3 * steps // 7,  # 60k of 140k
+        mover_ray_share=1.0,
+        advected_rays=1024,
+        dynamic_field_shows="everything",
+    )
+    return trainer("semantic-flow-paper", steps, 1024, model, eval_image_every=500)
+
+
+def by_name(name: str, steps: int) -> TrainerConfig:
+    """The configuration of a method of a laptop's size for a number of steps.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    methods = {"semantic-flow-lite": lite, "semantic-flow-paper": paper}
+    if name not in methods:
+        raise ValueError(f"there is no method '{name}' for any number of steps: use {' or '.join(methods)}")
+    return methods[name](steps)
+
+
+semantic_flow_paper = MethodSpecification(
+    config=paper(),
+    description="Semantic Flow with the paper's own choices, for comparison.",
+)
+
 semantic_flow_lite = MethodSpecification(
     config=lite(),
     description="Semantic Flow, small: trains on a laptop's CPU in minutes.",
@@ -97,6 +165,7 @@ semantic_flow = MethodSpecification(
             sampling=ProposalSamplingConfig(proposal_samples=(128, 64), samples=48, update_every=5, warmup=2000),
             static_steps=1000,
             advected_rays=1024,
+            encoder_frames=24,
             eval_num_rays_per_chunk=1 << 15,
         ),
         eval_image_every=1000,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
+import tyro
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
@@ -14,11 +16,17 @@ from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIn
 from nerfstudio.model_components.ray_generators import RayGenerator
 from torch import Tensor
 
+from semflow_nerfstudio.data.corruption import CorruptionConfig
 from semflow_nerfstudio.data.dataset import SemFlowDataset
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.frame_cache import FrameCache
-from semflow_nerfstudio.data.frame_sampler import SemFlowPixelSamplerConfig
+from semflow_nerfstudio.data.frame_features import FrameFeaturesConfig, frame_features
+from semflow_nerfstudio.data.frame_sampler import SemFlowPixelSampler, SemFlowPixelSamplerConfig
+from semflow_nerfstudio.data.label_sources import LabelPropagation, propagate_labels
+from semflow_nerfstudio.data.labels import ClassTable, extend_class_table
+from semflow_nerfstudio.data.parser_outputs import say
 from semflow_nerfstudio.data.scene_assembly import align_scenes, assemble_scene, complete_cameras
+from semflow_nerfstudio.scene_frames import SceneFrames
 
 
 @dataclass
@@ -37,28 +45,81 @@ class SemFlowDataManagerConfig(VanillaDataManagerConfig):
     """Width in pixels to which the frames that the frame encoder sees are scaled down where they are wider."""
     align_disparity: bool = True
     """Whether to make metric depth of relative disparity, by static points triangulated from the optical flow."""
+    label_propagation: LabelPropagation = "auto"
+    """How unlabelled pixels learn from other frames' labels where some frames, or most pixels, have none: along the
+    given optical flow before training, along the model's own trajectories while it trains, both (auto), or none."""
+    hidden_labels: Literal["none", "training", "all"] = "none"
+    """Labels that are never read, so that their files may be missing or broken: none, those of the training frames, or
+    those for evaluation as well."""
+    known_classes: tyro.conf.Suppress[ClassTable | None] = None
+    """Classes that come first in the data set's table, those of networks that are adapted to it."""
+    frame_features: FrameFeaturesConfig = field(default_factory=FrameFeaturesConfig)
+    """What the flows read in the frames: a small encoder trained along, or frozen features of a pretrained one."""
+    corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
+    """Deliberate damage to the training data, to measure how much the method minds."""
 
 
 class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
-    """Works with every dataparser; see `SemFlowDataset` for what batches hold.
+    """Works with every dataparser; see `SemFlowDataset` for what batches hold (but for
+    `disparity` and `depth` where there is `inverse_depth`, which is made of them).
 
     The training dataset's metadata, which nerfstudio hands to the model, gets `scene_frames` (name -> `SceneFrames`)
-    and, where disparity was aligned, `alignment` (name -> `DisparityAlignment`).
+    where disparity was aligned, `alignment` (name -> `DisparityAlignment`), and for training with few labels
+    `label_sources` (name -> `LabelSources`).
     """
 
     config: SemFlowDataManagerConfig  # type: ignore
 
     def __init__(self, config: SemFlowDataManagerConfig, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, *args, **kwargs)
+        super().__init__(without_labels(config), *args, **kwargs)
         dataset = self.train_dataset
-        scenes = [assemble_scene(dataset, i, config.frame_width_cap) for i in range(len(dataset.scenes or ()))]
+        # Nothing is read for training where a run is only looked at.
+        images = self.train_image_dataloader.all_images() if self.test_mode != "inference" else None
+        scenes = [assemble_scene(dataset, i, config.frame_width_cap, images) for i in range(len(dataset.scenes or ()))]
+        self.add_frame_features(scenes)
         dataset.metadata["scene_frames"] = {scene.name: scene for scene in scenes}
+
+    def add_frame_features(self, scenes: list[SceneFrames]) -> None:
+        """Give scenes the features of a frozen encoder: computed for training, empty where a checkpoint has them."""
+        config = self.config.frame_features
+        if config.encoder == "trainable" or not any("labels" in scene.has for scene in scenes):
+            return
+        for scene in scenes:
+            if self.test_mode == "val":
+                scene.features = frame_features(scene.images, config, self.device)
+            else:
+                scene.features = torch.zeros(len(scene.images), 1, 1, config.pca_dim, dtype=torch.float16)
+
+    def create_train_dataset(self) -> SemFlowDataset:
+        """The training frames, damaged where that is asked for."""
+        dataset = self._with_classes(super().create_train_dataset(), hidden=("training", "all"))
+        if not self.config.corruption.nothing:
+            dataset.corrupt(self.config.corruption)
+        return dataset
 
     def create_eval_dataset(self) -> SemFlowDataset:
         """The evaluation dataset. It is made last: times need the cameras of all splits."""
-        dataset = super().create_eval_dataset()
+        dataset = self._with_classes(super().create_eval_dataset(), hidden=("all",))
         complete_cameras(self.train_dataset, dataset, self.dataparser, self.test_split)
         return dataset
+
+    def _with_classes(self, dataset: SemFlowDataset, hidden: tuple[str, ...]) -> SemFlowDataset:
+        if self.config.hidden_labels in hidden:
+            dataset.hide_labels()
+        if self.config.known_classes is not None:
+            dataset.use_classes(extend_class_table(self.config.known_classes, dataset.table))
+        return dataset
+
+    def use_classes(self, table: ClassTable) -> None:
+        """Take over the classes of a trained run, by name; says which classes of the labels it does not know."""
+        unknown = {name: None for data in (self.train_dataset, self.eval_dataset) for name in data.use_classes(table)}
+        if unknown:
+            say(f"The run knows no class {', '.join(unknown)}: pixels with these labels are not scored.")
+
+    def show_scene(self, index: int) -> None:
+        """Let the first evaluation camera be the first of this scene: `ns-render spiral` starts there."""
+        if isinstance(getattr(self, "eval_dataloader", None), SceneEvalDataloader):
+            self.eval_dataloader.first = self.eval_dataset.frame_range(index)[0]
 
     def setup_train(self) -> None:
         """Set up the training frames. Only where there will be training are they read, and disparity aligned, now."""
@@ -66,6 +127,8 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
         training = self.test_mode == "val"
         if self.config.align_disparity and training:
             align_scenes(dataset)
+        if training:
+            dataset.metadata["label_sources"] = propagate_labels(dataset, self.config.label_propagation)
         self.train_image_dataloader = self._cache(
             dataset, self.config.train_num_images_to_sample_from, self.config.train_num_times_to_repeat_images
         )
@@ -85,7 +148,7 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
         self.eval_pixel_sampler = self._get_pixel_sampler(dataset, self.config.eval_num_rays_per_batch)
         self.eval_ray_generator = RayGenerator(dataset.cameras.to(self.device))
         self.fixed_indices_eval_dataloader = FixedIndicesEvalDataloader(input_dataset=dataset, device=self.device)
-        self.eval_dataloader = RandIndicesEvalDataloader(input_dataset=dataset, device=self.device)
+        self.eval_dataloader = SceneEvalDataloader(input_dataset=dataset, device=self.device)
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """Rays and the pixels they belong to, on the datamanager's device.
@@ -108,17 +171,44 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
     def _finish_batch(self, batch: dict[str, Any], dataset: SemFlowDataset) -> dict[str, Any]:
         frames = batch["indices"][:, 0].cpu()
         batch["image_size"] = torch.cat([dataset.cameras.width[frames], dataset.cameras.height[frames]], dim=-1).float()
-        batch = {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        batch = {
+            key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
+            for key, value in batch.items()
+        }
         if batch["image"].dtype == torch.uint8:
             batch["image"] = batch["image"].float() / 255.0
         return batch
 
     def _cache(self, dataset: SemFlowDataset, num_frames: int, num_repeats: int) -> FrameCache:
-        return FrameCache(dataset, num_frames, num_repeats, self.device, self.exclude_batch_keys_from_device)
+        # What inverse depth was made of is four bytes a pixel and frame that no loss reads.
+        unused = ("disparity", "depth") if dataset.alignments or dataset.has("depth") else ()
+        return FrameCache(dataset, num_frames, num_repeats, self.device, self.exclude_batch_keys_from_device, unused)
 
     def _get_pixel_sampler(self, dataset: SemFlowDataset, num_rays_per_batch: int) -> PixelSampler:
         if self.config.patch_size > 1 and type(self.config.pixel_sampler) is SemFlowPixelSamplerConfig:
             # given as an argument of setup(), the patch size would come too late for the number of rays
             sampler = PatchPixelSamplerConfig(patch_size=self.config.patch_size)
             return sampler.setup(num_rays_per_batch=num_rays_per_batch)
-        return super()._get_pixel_sampler(dataset, num_rays_per_batch)
+        sampler = super()._get_pixel_sampler(dataset, num_rays_per_batch)
+        if isinstance(sampler, SemFlowPixelSampler):
+            sampler.scene_of_frame = torch.tensor([frame.scene for frame in dataset.frames])
+        return sampler
+
+
+class SceneEvalDataloader(RandIndicesEvalDataloader):
+    """Random evaluation images; asked for single ones, it counts from the first of the scene that is shown."""
+
+    first: int = 0
+
+    def get_camera(self, image_idx: int = 0) -> tuple[Cameras, dict]:
+        """Camera and batch of an image."""
+        return super().get_camera((self.first + image_idx) % len(self.cameras))
+
+
+def without_labels(config: SemFlowDataManagerConfig) -> SemFlowDataManagerConfig:
+    """A configuration whose parser does not even look at the labels that are hidden, where it can be told so."""
+    changes: dict[str, Any] = {"training": {"labelled_frames": "none"}, "all": {"read_labels": False}}
+    changed = changes.get(config.hidden_labels, {})
+    if not all(hasattr(config.dataparser, name) for name in changed) or not changed:
+        return config
+    return replace(config, dataparser=replace(config.dataparser, **changed))

@@ -8,14 +8,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs, Semantics
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
 from semflow_nerfstudio.data.checks import SceneDataError, same_shape
+from semflow_nerfstudio.data.corruption import CorruptionConfig, dis_flow
 from semflow_nerfstudio.data.disparity_alignment import DisparityAlignment, FrameObservation, sharpen_edges
-from semflow_nerfstudio.data.labels import ClassTable
+from semflow_nerfstudio.data.label_propagation import CarriedLabels
+from semflow_nerfstudio.data.labels import ClassTable, merge_class_tables
 from semflow_nerfstudio.data.modalities import (
     decode_disparity,
     read_depth,
@@ -25,15 +27,19 @@ from semflow_nerfstudio.data.modalities import (
     read_image_size,
     read_labels,
     read_mask,
+    resize_flow,
 )
 from semflow_nerfstudio.data.records import FrameRecord, SceneRecord
 from semflow_nerfstudio.data.resize import resize_nearest
+from semflow_nerfstudio.data.scribbles import scribbles
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
 UNKNOWN_MOTION = 255
 """Value of `motion_mask` where it is not known whether a pixel moves."""
 MODALITY_KEYS = (
     "labels",
+    "carried_labels",
+    "carried_confidence",
     "flow_forward",
     "flow_forward_mask",
     "flow_backward",
@@ -53,6 +59,8 @@ class SemFlowDataset(InputDataset):
     least one frame of the dataset has, all (H, W, k):
 
         labels               uint8, 255 unknown
+        carried_labels       uint8, 255 none: labels of other frames, once `carried` has been set, with
+        carried_confidence   float16 in [0, 1]
         flow_forward/backward        float16, pixels of this image size, with
         flow_forward/backward_mask   bool, False unknown
         motion_mask          uint8, 0 static, 1 moving, 255 unknown
@@ -62,7 +70,7 @@ class SemFlowDataset(InputDataset):
                              once `alignments` has been set
 
     Frames come from `metadata["frames"]` of this package's parsers; for other parsers from nerfstudio's `semantics` and
-    `depth_filenames` metadata.
+    `depth_filenames` metadata. Labels are ids of `table`, in which the classes of all scenes are merged by name.
     """
 
     def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0, **kwargs: Any) -> None:
@@ -71,11 +79,14 @@ class SemFlowDataset(InputDataset):
         self.frames = frame_records(dataparser_outputs)
         self.scenes: list[SceneRecord] | None = self.metadata.get("scenes")
         self.classes = class_tables(dataparser_outputs)
+        tables = [table for table in self.classes if table is not None]
+        self.use_classes(merge_class_tables(tables) if tables else None)
         self.alignments: dict[int, DisparityAlignment] = {}
         """By scene: what maps its frames' disparity to inverse depth. Set by the datamanager."""
-        self._has = {
-            name for name in FrameRecord.__dataclass_fields__ if any(getattr(f, name) is not None for f in self.frames)
-        }
+        self.carried: dict[int, CarriedLabels] = {}
+        """By frame: labels that the flow brings from other frames. Set by the datamanager."""
+        self.corruption = CorruptionConfig()
+        self._has = self._present()
         if scale_factor != 1.0:
             self._rescale_exactly(dataparser_outputs)
         self._check_sizes()
@@ -86,6 +97,23 @@ class SemFlowDataset(InputDataset):
         width_ratio, height_ratio = scaled.width / source.width, scaled.height / source.height
         scaled.fx, scaled.cx = source.fx * width_ratio, source.cx * width_ratio
         scaled.fy, scaled.cy = source.fy * height_ratio, source.cy * height_ratio
+
+    def use_classes(self, table: ClassTable | None) -> tuple[str, ...]:
+        """Give labels as ids of this table from now on; pixels of classes that it lacks are unknown.
+
+        Returns:
+            The classes that it lacks.
+        """
+        self.table = table
+        names = () if table is None else table.names
+        self._label_ids = [None if own is None or own.names == names else own.ids_in(names) for own in self.classes]
+        return tuple(dict.fromkeys(n for own in self.classes if own is not None for n in own.names if n not in names))
+
+    def hide_labels(self) -> None:
+        """Never read a label."""
+        for frame in self.frames:
+            frame.labels = None
+        self._has.discard("labels")
 
     def _check_sizes(self) -> None:
         first: dict[int, int] = {}
@@ -137,7 +165,10 @@ class SemFlowDataset(InputDataset):
         data: dict[str, Any] = {"image_idx": image_idx, "image": image}
         masks = self._dataparser_outputs.mask_filenames
         if masks is not None:
-            data["mask"] = torch.from_numpy(read_mask(Path(masks[image_idx]), *self.size(image_idx))).bool()[..., None]
+            path: Path | None = masks[image_idx]  # of several scenes, some may have none
+            width, height = self.size(image_idx)
+            mask = np.ones((height, width), np.uint8) if path is None else read_mask(Path(path), width, height)
+            data["mask"] = torch.from_numpy(mask).bool()[..., None]
             if self.mask_color:
                 color = torch.tensor(self.mask_color) * (255.0 if image_type == "uint8" else 1.0)
                 data["image"] = torch.where(data["mask"], image, color.to(image.dtype))
@@ -151,18 +182,14 @@ class SemFlowDataset(InputDataset):
         width, height = size
         result: dict[str, np.ndarray] = {}
         if self.has("labels"):
-            classes = self.classes[frame.scene]
-            if frame.labels is None or classes is None:
-                result["labels"] = np.full((height, width), IGNORE_LABEL, np.uint8)
-            else:
-                result["labels"] = read_labels(frame.labels, classes, *size)
+            result["labels"] = self.label_image(index)
+        if self.carried:
+            carried = self.carried.get(index) or CarriedLabels.none(height, width)
+            result["carried_labels"], result["carried_confidence"] = carried.labels, carried.confidence
         for name in ("flow_forward", "flow_backward"):
             if self.has(name):
-                path: Path | None = getattr(frame, name)
-                if path is None:
-                    flow, valid = np.zeros((height, width, 2)), np.zeros((height, width), bool)
-                else:
-                    flow, valid = read_flow(path, *size)
+                known = self._read_flow(index, name)
+                flow, valid = known or (np.zeros((height, width, 2)), np.zeros((height, width), bool))
                 result[name], result[f"{name}_mask"] = flow.astype(np.float16), valid
         if self.has("motion_mask"):
             missing = np.full((height, width), UNKNOWN_MOTION, np.uint8)
@@ -171,7 +198,8 @@ class SemFlowDataset(InputDataset):
         if self.has("disparity"):
             result["disparity"] = unknown if frame.disparity is None else read_disparity(frame.disparity, *size)
         if self.has("depth"):
-            result["depth"] = unknown if frame.depth is None else read_depth(frame.depth, *size, unit=self.depth_unit)
+            unit = self.depth_unit(frame.scene)
+            result["depth"] = unknown if frame.depth is None else read_depth(frame.depth, *size, unit=unit)
         if self.alignments or self.has("depth"):
             result["inverse_depth"] = self._inverse_depth(index, result.get("depth", unknown))
         return {
@@ -179,11 +207,21 @@ class SemFlowDataset(InputDataset):
             for key, value in result.items()
         }
 
-    @property
-    def depth_unit(self) -> float:
-        """Scene units per unit of the depth files."""
-        unit = float(self.metadata.get("depth_unit_scale_factor", 1.0))
-        return unit * float(self._dataparser_outputs.dataparser_scale)
+    def depth_unit(self, scene: int) -> float:
+        """Scene units per unit of a scene's depth files."""
+        own = None if self.scenes is None else self.scenes[scene].scale
+        scale = self._dataparser_outputs.dataparser_scale if own is None else own
+        return float(self.metadata.get("depth_unit_scale_factor", 1.0)) * float(scale)
+
+    def label_image(self, image_idx: int) -> UInt8[np.ndarray, "H W"]:
+        """Class ids of a frame, 255 where unknown or not to be used."""
+        frame, (width, height) = self.frames[image_idx], self.size(image_idx)
+        classes = self.classes[frame.scene]
+        if frame.labels is None or classes is None:
+            return np.full((height, width), IGNORE_LABEL, np.uint8)
+        ids, lookup = read_labels(frame.labels, classes, width, height), self._label_ids[frame.scene]
+        ids = self.corruption.labels(image_idx, ids if lookup is None else lookup[ids])
+        return ids if frame.scribbles is None else scribbles(ids, frame.scribbles, image_idx)
 
     def _inverse_depth(self, index: int, depth: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
         frame = self.frames[index]
@@ -199,13 +237,52 @@ class SemFlowDataset(InputDataset):
         result = FrameObservation(disparity=None)
         if frame.disparity is not None:
             result.disparity = read_sharp_disparity(frame.disparity, *size)
-        if frame.flow_forward is not None:
-            result.flow_forward, result.flow_forward_mask = read_flow(frame.flow_forward, *size)
-        if frame.flow_backward is not None:
-            result.flow_backward, result.flow_backward_mask = read_flow(frame.flow_backward, *size)
+        result.flow_forward, result.flow_forward_mask = self._read_flow(image_idx, "flow_forward") or (None, None)
+        result.flow_backward, result.flow_backward_mask = self._read_flow(image_idx, "flow_backward") or (None, None)
         if frame.motion_mask is not None:
             result.motion_mask = read_mask(frame.motion_mask, *size)
         return result
+
+    def _read_flow(
+        self, index: int, name: Literal["flow_forward", "flow_backward"]
+    ) -> tuple[Float[np.ndarray, "H W 2"], Bool[np.ndarray, "H W"]] | None:
+        """A frame's flow at its own size, damaged where that is asked for; None where there is no file."""
+        path: Path | None = getattr(self.frames[index], name)
+        if path is None:
+            return None
+        forward = name == "flow_forward"
+        if self.corruption.flow_source == "given":
+            flow, valid = read_flow(path, *self.size(index))
+        else:
+            target = self._neighbour(index, forward)
+            if target is None:
+                return None
+            files = [Path(self.image_filenames[k]) for k in (index, target)]
+            images = [read_image(file, *read_image_size(file))[..., :3] for file in files]
+            flow, valid = resize_flow(*dis_flow(*images), *self.size(index))
+        return self.corruption.flow(index, forward, flow, valid)
+
+    def _neighbour(self, index: int, forward: bool) -> int | None:
+        """Index of the frame that a frame's flow leads to; None where that is not in this data set."""
+        scene = None if self.scenes is None else self.scenes[self.frames[index].scene]
+        if scene is None:
+            return None
+        first = scene.frame_range[0]
+        local = int((scene.next_frame if forward else scene.previous_frame)[index - first])
+        return None if local < 0 else first + local
+
+    def corrupt(self, corruption: CorruptionConfig) -> None:
+        """Damage the data from now on, to measure how much a method minds; see `CorruptionConfig`."""
+        corruption.check()
+        self.corruption = corruption
+        self.frames = [corruption.keep(frame) for frame in self.frames]
+        self._has = self._present()
+
+    def _present(self) -> set[str]:
+        """Modalities that at least one frame has."""
+        return {
+            name for name in FrameRecord.__dataclass_fields__ if any(getattr(f, name) is not None for f in self.frames)
+        }
 
     def frame_range(self, scene: int) -> tuple[int, int]:
         """First and one past the last index of a scene's frames."""

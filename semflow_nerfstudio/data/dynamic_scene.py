@@ -17,8 +17,9 @@ from semflow_nerfstudio.data import scene_units
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.layout import LLFFCameras, SceneFolder, read_scene_folder
 from semflow_nerfstudio.data.modalities import downscaled_size
+from semflow_nerfstudio.data.multi_scene import SceneParsers
 from semflow_nerfstudio.data.parser_outputs import make_semantics, report_modalities, say
-from semflow_nerfstudio.data.protocols import EVAL_PROTOCOLS, EvalProtocol, labelled_frames
+from semflow_nerfstudio.data.protocols import EVAL_PROTOCOLS, EvalProtocol, labelled_frames, scribble_share
 from semflow_nerfstudio.data.records import FrameRecord, SceneRecord, scene_key
 from semflow_nerfstudio.data.verification import verify_frames
 
@@ -29,15 +30,22 @@ class DynamicSceneDataParserConfig(DataParserConfig):
 
     _target: type = field(default_factory=lambda: DynamicSceneDataParser)
     data: Path = Path()
-    """Folder of one scene. The class table (labelmap.txt, foreground_object.txt) lies beside it or in it."""
+    """Folder of one scene, or with `scenes` the folder that they are in. The class table (labelmap.txt,
+    foreground_object.txt) lies beside a scene or in it."""
+    scenes: tuple[str, ...] = ()
+    """Scenes to read as one data set: names of folders in `data`, or paths. Without any, `data` is the scene."""
+    read_labels: bool = True
+    """Whether labels and class tables are read at all, for training or evaluation; without, their files may be broken
+    or missing."""
     downscale_factor: int = 1
     """Train and evaluate at floor(width / s) x floor(height / s). Everything is resized while it is loaded."""
     labelled_frames: str = "all"
     """Frames whose labels may be used in training: all, none, 0-based indices such as 0,5,11, or completion-75,
-    completion-50, completion-25, tracking-75, tracking-50, tracking-25."""
+    completion-50, completion-25, tracking-75, tracking-50, tracking-25, scribbles-1 (1 % of every frame's pixels)."""
     eval_protocol: EvalProtocol = "all-views"
     """Evaluate on: all-views (every camera at every time minus the training images; with partial labels only the times
-    without labels), dynnerf (the first camera at all times), train-holdout (training frames held out at an interval).
+    without labels), dynnerf (the first camera at all times), train-holdout (training frames held out at an interval),
+    label-holdout (the training frames whose labels are withheld; their colours are trained on).
     A scene without multiview_GT/ is always evaluated on held-out training frames."""
     holdout_interval: int = 6
     """Of this many consecutive training frames, train-holdout keeps the middle one for evaluation."""
@@ -63,10 +71,10 @@ class _View:
 
 
 class DynamicSceneDataParser(DataParser):
-    """Reads one scene; see `DynamicSceneDataParserConfig`.
+    """Reads one scene or several; see `DynamicSceneDataParserConfig`.
 
-    Besides nerfstudio's fields, the outputs carry metadata["frames"] (a FrameRecord per image), metadata["scenes"] (one
-    SceneRecord) and, where there is a class table, metadata["semantics"]; cameras carry metadata["scene"].
+    Besides nerfstudio's fields, the outputs carry metadata["frames"] (a FrameRecord per image), metadata["scenes"] (a
+    SceneRecord per scene) and, where there is a class table, metadata["semantics"]; cameras carry metadata["scene"].
     """
 
     config: DynamicSceneDataParserConfig
@@ -78,8 +86,11 @@ class DynamicSceneDataParser(DataParser):
         super().__init__(config=config)
         self._folder: SceneFolder | None = None
         self._verified: set[Path] = set()
+        self._scenes = SceneParsers(config) if config.scenes else None
 
     def _generate_dataparser_outputs(self, split: str = "train", **kwargs) -> DataparserOutputs:
+        if self._scenes is not None:
+            return self._scenes.outputs(split, self.downscale_factor)
         scene = self._scene()
         training, evaluation = self._split(scene)
         views = training if split == "train" else evaluation
@@ -138,7 +149,7 @@ class DynamicSceneDataParser(DataParser):
     def _scene(self) -> SceneFolder:
         """The scene's files, listed and checked once per parser."""
         if self._folder is None:
-            self._folder = read_scene_folder(self.config.data)
+            self._folder = read_scene_folder(self.config.data, self.config.read_labels)
             self._report(self._folder)
         return self._folder
 
@@ -146,7 +157,7 @@ class DynamicSceneDataParser(DataParser):
         training, _ = self._split(scene)
         flows = sum((view.time > 0) + (view.time < len(scene.images) - 1) for view in training)
         report_modalities(str(self.config.data), [view.record for view in training], flows)
-        if not scene.test_views and self.config.eval_protocol != "train-holdout":
+        if not scene.test_views and self.config.eval_protocol not in ("train-holdout", "label-holdout"):
             kept = "frames that are held out" if len(training) < len(scene.images) else "the training frames themselves"
             say(f"{self.config.data} has no multiview_GT/: evaluation uses {kept}.")
 
@@ -165,7 +176,14 @@ class DynamicSceneDataParser(DataParser):
         ]
         held_out: list[int] = []
         evaluation: list[_View] = []
-        if config.eval_protocol == "train-holdout" or not scene.test_views:
+        if config.eval_protocol == "label-holdout":
+            evaluation = [view for view in frames if view.frame not in labelled]
+            if not evaluation:
+                raise SceneDataError(
+                    f"--eval-protocol label-holdout has nothing to evaluate in {config.data}: withhold labels with "
+                    "--labelled-frames."
+                )
+        elif config.eval_protocol == "train-holdout" or not scene.test_views:
             held_out = held_out_frames(count, config.holdout_interval)
             evaluation = [frames[k] for k in held_out or range(count)]
         else:
@@ -186,7 +204,14 @@ class DynamicSceneDataParser(DataParser):
                     "views or use --eval-protocol train-holdout."
                 )
         training = [
-            view if view.frame in labelled else replace(view, record=replace(view.record, labels=None))
+            replace(
+                view,
+                record=replace(
+                    view.record,
+                    labels=view.record.labels if view.frame in labelled else None,
+                    scribbles=scribble_share(config.labelled_frames),
+                ),
+            )
             for view in frames
             if view.frame not in held_out
         ]

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import UInt8
 from rich.progress import track
 from torch import Tensor
 
@@ -29,6 +30,7 @@ class FrameCache:
         num_repeats: after how many batches other frames are read; -1 for never.
         device: where keys outside `cpu_keys` are kept.
         cpu_keys: keys that stay in host memory.
+        unused: keys that are not kept at all.
     """
 
     def __init__(
@@ -38,12 +40,13 @@ class FrameCache:
         num_repeats: int = -1,
         device: torch.device | str = "cpu",
         cpu_keys: Sequence[str] = (),
+        unused: Sequence[str] = (),
     ) -> None:
         self.dataset = dataset
         self.num_frames = len(dataset) if num_frames == -1 else min(num_frames, len(dataset))
         self.num_repeats = num_repeats
         self.device = device
-        self.cpu_keys = frozenset(cpu_keys)
+        self.cpu_keys, self.unused = frozenset(cpu_keys), frozenset(unused)
         self._batch: dict[str, Any] | None = None
         self._served = 0
 
@@ -68,6 +71,12 @@ class FrameCache:
         assert self._batch is not None
         return self._batch
 
+    def all_images(self) -> UInt8[Tensor, "N H W 3"] | None:
+        """Images of all frames of the data set, where they have been read already and are in host memory."""
+        images = None if self._batch is None else self._batch["image"]
+        whole = self.num_frames == len(self.dataset) and not self.dataset.mask_color
+        return images if whole and isinstance(images, Tensor) and images.device.type == "cpu" else None
+
     def _load(self) -> dict[str, Any]:
         indices = sorted(random.sample(range(len(self.dataset)), self.num_frames))
         same_size = len({self.dataset.size(index) for index in indices}) == 1
@@ -76,7 +85,7 @@ class FrameCache:
             items = pool.map(partial(self.dataset.get_data, image_type="uint8"), indices)
             for slot, item in enumerate(track(items, "Reading frames", total=len(indices), transient=True)):
                 for key, value in item.items():
-                    if isinstance(value, Tensor):
+                    if isinstance(value, Tensor) and key not in self.unused:
                         self._store(batch, key, slot, value, same_size)
         batch["image_idx"] = torch.tensor(indices)
         return batch

@@ -1,4 +1,6 @@
-"""Draws training pixels from a few frames at a time, optionally more of them where something moves.
+"""Draws training pixels from a few frames at a time, more of them where something moves or few labels are.
+
+Scenes get equal shares of the rays, however many frames each has.
 
 Rays that come in groups from few frames allow statistics per frame (depth normalisation) and keep the frames whose
 features have to be looked up few.
@@ -15,6 +17,7 @@ from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 from torch import Tensor
 
 from semflow_nerfstudio.data.checks import SceneDataError
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
 
 @dataclass
@@ -29,6 +32,10 @@ class SemFlowPixelSamplerConfig(PixelSamplerConfig):
     """Fewer frames than `frames_per_batch` are used where a frame would get fewer rays than this."""
     dynamic_fraction: float = 0.0
     """Share of a frame's rays that are drawn from its moving pixels; the others are drawn uniformly."""
+    labelled_fraction: float = 0.3
+    """Share of a frame's rays that are drawn from its labelled pixels where few of them are labelled (scribbles)."""
+    few_labels: float = 0.15
+    """Frames with a smaller share of labelled pixels have few."""
 
 
 @dataclass
@@ -67,6 +74,10 @@ class SemFlowPixelSampler(PixelSampler):
         self._sizes = torch.zeros((0, 2), dtype=torch.int64)
         self._valid: PixelPool | None = None
         self._moving: PixelPool | None = None
+        self._labelled: PixelPool | None = None
+        self._scene_of_image = torch.zeros(0, dtype=torch.int64)
+        self.scene_of_frame: Int[Tensor, "F"] | None = None
+        """Scene of every frame of the dataset, set by the datamanager; None: all of one."""
 
     def sample(self, image_batch: dict[str, Any]) -> dict[str, Any]:
         """Draw one batch.
@@ -101,6 +112,8 @@ class SemFlowPixelSampler(PixelSampler):
 
     def _collect_pools(self, image_batch: dict[str, Any]) -> None:
         self._sizes = torch.tensor([image.shape[:2] for image in image_batch["image"]])
+        frames = image_batch["image_idx"].cpu()
+        self._scene_of_image = torch.zeros_like(frames) if self.scene_of_frame is None else self.scene_of_frame[frames]
         mask = None if self.config.ignore_mask else image_batch.get("mask")
         motion = image_batch.get("motion_mask")
         self._valid = None if mask is None else PixelPool.of([frame[..., 0].bool() for frame in mask])
@@ -113,14 +126,37 @@ class SemFlowPixelSampler(PixelSampler):
                 moving = [frame & valid[..., 0].bool() for frame, valid in zip(moving, mask, strict=True)]
             self._moving = PixelPool.of(moving)
 
+        self._labelled = self._sparse_labels(image_batch)
+
+    def _sparse_labels(self, image_batch: dict[str, Any]) -> PixelPool | None:
+        """The labelled pixels of frames with few of them; None where no frame is such."""
+        labels, mask = image_batch.get("labels"), None if self.config.ignore_mask else image_batch.get("mask")
+        if labels is None or self.config.labelled_fraction <= 0:
+            return None
+        labelled = [frame[..., 0] != IGNORE_LABEL for frame in labels]
+        if mask is not None:
+            labelled = [frame & valid[..., 0].bool() for frame, valid in zip(labelled, mask, strict=True)]
+        few = [bool(frame.any()) and float(frame.float().mean()) < self.config.few_labels for frame in labelled]
+        if not any(few):
+            return None
+        return PixelPool.of([frame & sparse for frame, sparse in zip(labelled, few, strict=True)])
+
     def _draw_frames(self, num_frames: int) -> Int[Tensor, "R"]:
-        """Frame of each ray: equal numbers of rays for every chosen frame, up to one."""
+        """Frame of each ray: equal numbers of rays for every scene and, in it, for every chosen frame, up to one."""
         rays = self.num_rays_per_batch
         usable = torch.arange(num_frames) if self._valid is None else self._valid.count.nonzero()[:, 0]
         chosen = self.config.frames_per_batch or num_frames
         chosen = min(chosen, len(usable), max(rays // self.config.min_rays_per_frame, 1))
-        frames = usable[torch.randperm(len(usable))[:chosen]]
-        return frames[torch.arange(rays) * chosen // rays]
+        scene = self._scene_of_image[usable]
+        present = scene.unique()
+        if len(present) > 1:
+            present = present[torch.randperm(len(present))[:chosen]]  # in random order, so that remainders go round
+        drawn = []
+        for index, ray_share in enumerate(_shares(rays, len(present))):
+            frames = usable[scene == present[index]]
+            frames = frames[torch.randperm(len(frames))[: _shares(chosen, len(present))[index]]]
+            drawn.append(frames[torch.arange(ray_share) * len(frames) // ray_share])
+        return torch.cat(drawn)
 
     def _draw_pixels(self, frame: Int[Tensor, "R"]) -> Int[Tensor, "R"]:
         if self._valid is None:
@@ -131,7 +167,15 @@ class SemFlowPixelSampler(PixelSampler):
         if self._moving is not None:
             dynamic = (torch.rand(frame.shape) < self.config.dynamic_fraction) & (self._moving.count[frame] > 0)
             pixel[dynamic] = self._moving.draw(frame[dynamic])
+        if self._labelled is not None:
+            chosen = (torch.rand(frame.shape) < self.config.labelled_fraction) & (self._labelled.count[frame] > 0)
+            pixel[chosen] = self._labelled.draw(frame[chosen])
         return pixel
+
+
+def _shares(total: int, parts: int) -> list[int]:
+    """`total` in equal shares, up to one."""
+    return [(part + 1) * total // parts - part * total // parts for part in range(parts)]
 
 
 def _gather(

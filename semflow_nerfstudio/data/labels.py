@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +19,10 @@ __all__ = [
     "MAX_CLASSES",
     "ClassTable",
     "default_colors",
+    "extend_class_table",
     "majority_resize",
     "make_class_table",
+    "merge_class_tables",
     "read_label_map",
 ]
 
@@ -45,9 +48,21 @@ class ClassTable:
     file_ids: UInt8[np.ndarray, "L"] | None = None
     """Class id (255: ignore) of each number that id images hold, where the table has lines that are no class; None: the
     numbers are the class ids."""
+    source: Path | None = None
+    """File that states names and colours."""
+    foreground_source: Path | None = None
+    """File that states what is foreground, where that is another one."""
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def ids_in(self, names: Sequence[str]) -> UInt8[np.ndarray, "256"]:
+        """What this table's ids are in another order of names; `IGNORE_LABEL` for classes that are not among them."""
+        lookup = np.full(IGNORE_LABEL + 1, IGNORE_LABEL, np.uint8)
+        for index, name in enumerate(self.names):
+            if name in names:
+                lookup[index] = list(names).index(name)
+        return lookup
 
     def colorize(self, ids: Int[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
         """RGB of class ids; ignored pixels become the first declared ignore colour, otherwise white.
@@ -94,7 +109,11 @@ def default_colors(count: int) -> UInt8[np.ndarray, "count 3"]:
 
 
 def make_class_table(
-    source: Path, names: list[str], colors: list[tuple[int, int, int]] | None, foreground: list[str]
+    source: Path,
+    names: list[str],
+    colors: list[tuple[int, int, int]] | None,
+    foreground: list[str],
+    foreground_source: Path | None = None,
 ) -> ClassTable:
     """Check and build a class table out of its lines; `source` is the file that is named in errors.
 
@@ -129,7 +148,95 @@ def make_class_table(
         colors_given=colors is not None,
         ignore_colors=ignored,
         file_ids=file_ids,
+        source=source,
+        foreground_source=foreground_source,
     )
+
+
+def merge_class_tables(tables: Sequence[ClassTable]) -> ClassTable:
+    """One table of the classes of several scenes: matched by name, in the order in which they first occur.
+
+    Classes to which no table gives a colour get a free one. A table without any foreground class says nothing about the
+    foreground.
+
+    Raises:
+        SceneDataError: naming both files, where a class has two colours, a colour two classes, or a class is foreground
+            in one table and not in the other; or too many classes.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    colors, names, flags = _Agreement(), _Agreement(), _Agreement()
+    for table in tables:
+        file, foreground_file = table.source, table.foreground_source or table.source
+        for name, color, flag in zip(table.names, table.colors.tolist(), table.foreground.tolist(), strict=True):
+            if table.colors_given:
+                shown = ",".join(map(str, color))
+                colors.add(name, shown, file, f"give class '{name}' the colours {{}} and {{}}: use one of them in both")
+                names.add(shown, name, file, f"give colour {shown} to the classes '{{}}' and '{{}}': recolour one")
+            if table.foreground.any():
+                differ = f"disagree whether '{name}' is foreground ({{}}, {{}}): say the same in both"
+                flags.add(name, "yes" if flag else "no", foreground_file, differ)
+    merged = list(dict.fromkeys(name for table in tables for name in table.names))
+    if len(merged) > MAX_CLASSES:
+        raise SceneDataError(f"{tables[-1].source} brings the classes to {len(merged)}: use at most {MAX_CLASSES}.")
+    given = {name: _parse_color(color) for name, (color, _) in colors.said.items()}
+    return ClassTable(
+        names=tuple(merged),
+        colors=_with_free_colors([given.get(name) for name in merged]),
+        foreground=np.array([flags.said.get(name, ("no", None))[0] == "yes" for name in merged]),
+        colors_given=any(table.colors_given for table in tables),
+        source=tables[0].source,
+        foreground_source=tables[0].foreground_source,
+    )
+
+
+def extend_class_table(base: ClassTable, table: ClassTable | None) -> ClassTable:
+    """The classes of trained networks, in their order and colours, then those that only a new scene's table has.
+
+    Raises:
+        SceneDataError: too many classes.
+    """
+    if table is None:
+        return base
+    new = [index for index, name in enumerate(table.names) if name not in base.names]
+    if len(base) + len(new) > MAX_CLASSES:
+        raise SceneDataError(f"{table.source} brings the classes to {len(base) + len(new)}: use at most {MAX_CLASSES}.")
+    taken = {tuple(color) for color in base.colors.tolist()}
+    colors: list[tuple[int, int, int] | None] = [(r, g, b) for r, g, b in base.colors.tolist()]
+    for r, g, b in table.colors[new].tolist():
+        colors.append((r, g, b) if (r, g, b) not in taken else None)
+    flags = dict(zip(base.names, base.foreground.tolist(), strict=True))
+    if table.foreground.any():
+        flags |= dict(zip(table.names, table.foreground.tolist(), strict=True))
+    names = (*base.names, *(table.names[index] for index in new))
+    return ClassTable(
+        names=names,
+        colors=_with_free_colors(colors),
+        foreground=np.array([flags.get(name, False) for name in names]),
+        source=table.source,
+        foreground_source=table.foreground_source,
+    )
+
+
+class _Agreement:
+    """What several files say about the same things."""
+
+    def __init__(self) -> None:
+        self.said: dict[Hashable, tuple[str, Path | None]] = {}
+
+    def add(self, what: Hashable, value: str, file: Path | None, conflict: str) -> None:
+        """`conflict` says, with two gaps for the values, what it means that files differ."""
+        first, other = self.said.setdefault(what, (value, file))
+        if first != value:
+            raise SceneDataError(f"{other} and {file} {conflict.format(first, value)}.")
+
+
+def _with_free_colors(colors: Sequence[tuple[int, int, int] | None]) -> UInt8[np.ndarray, "C 3"]:
+    """The colours, and default ones that are not among them where there is none."""
+    taken = {color for color in colors if color is not None}
+    spare = (tuple(color) for color in default_colors(len(colors) + len(taken)).tolist())
+    free = (color for color in spare if color not in taken)
+    return np.array([next(free) if color is None else color for color in colors], np.uint8).reshape(-1, 3)
 
 
 def read_label_map(path: Path, foreground_path: Path | None = None) -> ClassTable:
@@ -165,7 +272,7 @@ def read_label_map(path: Path, foreground_path: Path | None = None) -> ClassTabl
                 f"{foreground_path} lists '{name}' but {path.name} has no such class: correct the name or remove the "
                 "line."
             )
-    return make_class_table(path, names, colors, foreground)
+    return make_class_table(path, names, colors, foreground, foreground_path)
 
 
 def _read_text(path: Path) -> str:

@@ -74,8 +74,8 @@ class SceneFolder:
     test_views: list[TestView]
 
 
-def read_scene_folder(folder: Path) -> SceneFolder:
-    """Find and check a scene's files. Label images are listed, never opened.
+def read_scene_folder(folder: Path, labels: bool = True) -> SceneFolder:
+    """Find and check a scene's files. Label images are listed, never opened; without `labels`, not even that.
 
     Raises:
         SceneDataError: on anything missing or contradictory.
@@ -91,11 +91,11 @@ def read_scene_folder(folder: Path) -> SceneFolder:
     cameras = read_llff_cameras(folder / "poses_bounds.npy", images, size)
     return SceneFolder(
         images=images,
-        records=_frame_records(folder, keys, image_folder),
+        records=_frame_records(folder, keys, image_folder, labels),
         size=size,
         cameras=cameras,
-        classes=_read_classes(folder),
-        test_views=_find_test_views(folder, len(images), size),
+        classes=_read_classes(folder) if labels else None,
+        test_views=_find_test_views(folder, len(images), size, labels),
     )
 
 
@@ -144,7 +144,8 @@ def _scene_hint(folder: Path) -> str:
         return f"{folder} is no folder, pass the folder of a scene as --data"
     scenes = sorted(path.parent.name for path in folder.glob("*/poses_bounds.npy"))
     if scenes:
-        return f"pass one of the scenes in it as --data, for example {folder / scenes[0]}"
+        several = f", or several of them with --scenes {' '.join(scenes[:2])}" if len(scenes) > 1 else ""
+        return f"pass one of the scenes in it as --data, for example {folder / scenes[0]}{several}"
     return "estimate the cameras and save them in LLFF's format, or pass the folder of a scene as --data"
 
 
@@ -191,7 +192,7 @@ def _files_by_key(folder: Path, suffixes: tuple[str, ...], ending: str = "") -> 
     return found
 
 
-def _frame_records(folder: Path, keys: list[Key], image_folder: Path) -> list[FrameRecord]:
+def _frame_records(folder: Path, keys: list[Key], image_folder: Path, with_labels: bool) -> list[FrameRecord]:
     def find(name: str, suffixes: tuple[str, ...], ending: str = "") -> dict[Key, Path]:
         files = _files_by_key(folder / name, suffixes, ending)
         for key in files.keys() - set(keys):
@@ -200,7 +201,7 @@ def _frame_records(folder: Path, keys: list[Key], image_folder: Path) -> list[Fr
             )
         return files
 
-    labels = find(LABEL_FOLDER, (".png",))
+    labels = find(LABEL_FOLDER, (".png",)) if with_labels else {}
     masks = find("motion_masks", IMAGE_SUFFIXES)
     disparities = find("disp", (".npy", ".npz"))
     forward = find("flow", (".npz", ".npy", ".flo"), "_fwd")
@@ -217,7 +218,7 @@ def _frame_records(folder: Path, keys: list[Key], image_folder: Path) -> list[Fr
     ]
 
 
-def _find_test_views(folder: Path, num_frames: int, size: tuple[int, int]) -> list[TestView]:
+def _find_test_views(folder: Path, num_frames: int, size: tuple[int, int], with_labels: bool) -> list[TestView]:
     """Test views in order of time, then camera; numbers in their names count from 1."""
     views = []
     root = folder / TEST_FOLDER
@@ -237,7 +238,7 @@ def _find_test_views(folder: Path, num_frames: int, size: tuple[int, int]) -> li
                     "poses and times: remove it or add what is missing."
                 )
             labels = label_folder / f"{path.stem}.png"
-            views.append(TestView(path, labels if labels.is_file() else None, camera, time))
+            views.append(TestView(path, labels if with_labels and labels.is_file() else None, camera, time))
     if views:
         check_aspect(views[0].image, common_size([view.image for view in views]), size)
     return views

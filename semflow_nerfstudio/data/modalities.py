@@ -34,6 +34,7 @@ __all__ = [
     "read_image_size",
     "read_labels",
     "read_mask",
+    "resize_flow",
 ]
 
 FLO_MAGIC = 202021.25
@@ -181,7 +182,13 @@ def read_flow(
     path: Path, width: int, height: int
 ) -> tuple[Float32[np.ndarray, "height width 2"], Bool[np.ndarray, "height width"]]:
     """Flow in pixels of a width x height image, averaged over the valid area, and where at least half is valid."""
-    flow, valid = decode_flow(path)
+    return resize_flow(*decode_flow(path), width, height)
+
+
+def resize_flow(
+    flow: Float[np.ndarray, "H W 2"], valid: Bool[np.ndarray, "H W"], width: int, height: int
+) -> tuple[Float32[np.ndarray, "height width 2"], Bool[np.ndarray, "height width"]]:
+    """Flow in pixels of its own size, brought to those of a width x height image as `read_flow` does."""
     ratio = np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)
     flow, valid = resize_area_where(flow, valid, width, height)
     return np.where(valid[..., None], flow * ratio, 0), valid

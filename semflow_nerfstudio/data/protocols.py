@@ -7,30 +7,39 @@ from typing import Literal, get_args
 
 from semflow_nerfstudio.data.checks import SceneDataError
 
-EvalProtocol = Literal["all-views", "dynnerf", "train-holdout"]
+EvalProtocol = Literal["all-views", "dynnerf", "train-holdout", "label-holdout"]
 """all-views: every camera at every time minus the training images (with partial labels: the times without labels only);
-dynnerf: the first camera at all times; train-holdout: training frames held out at an interval."""
+dynnerf: the first camera at all times; train-holdout: training frames held out at an interval; label-holdout: training
+frames whose labels are withheld, whose colours are trained on."""
 
 EVAL_PROTOCOLS: tuple[str, ...] = get_args(EvalProtocol)
 LABEL_TASKS = ("completion", "tracking")
 LABEL_SHARES = (75, 50, 25)
 """Percent of the frames that keep their labels."""
 NAMED_PROTOCOLS = tuple(f"{task}-{share}" for task in LABEL_TASKS for share in LABEL_SHARES)
+SCRIBBLES = {"scribbles-1": 0.01}
+"""Protocols that show some of the pixels of every frame's labels, as simulated scribbles, and which share of them."""
+
+
+def scribble_share(spec: str) -> float | None:
+    """Share of the pixels that a protocol of SCRIBBLES shows; None for all others, which show whole frames."""
+    return SCRIBBLES.get(spec.strip().lower())
 
 
 def labelled_frames(spec: str, num_frames: int) -> tuple[int, ...]:
     """Sorted 0-based indices (in order of time) of the frames whose labels may be used.
 
     Args:
-        spec: `all`, `none`, indices such as `0,5,11`, or one of NAMED_PROTOCOLS: of n = floor(share * num_frames + .5)
-            labelled frames, completion takes the first ceil(n / 2) and the last floor(n / 2), tracking the first n.
+        spec: `all`, `none`, indices such as `0,5,11`, one of SCRIBBLES (all frames), or one of NAMED_PROTOCOLS: of
+            n = floor(share * num_frames + .5) labelled frames, completion takes the first ceil(n / 2) and the last
+            floor(n / 2), tracking the first n.
         num_frames: number of distinct times of the clip, before anything is held out.
 
     Raises:
         SceneDataError: naming --labelled-frames, on anything else or an index that the clip does not have.
     """
     name = spec.strip().lower()
-    if name == "all":
+    if name == "all" or name in SCRIBBLES:
         return tuple(range(num_frames))
     if name == "none":
         return ()
@@ -44,7 +53,7 @@ def labelled_frames(spec: str, num_frames: int) -> tuple[int, ...]:
     except ValueError:
         raise SceneDataError(
             f"--labelled-frames is '{spec}': use all, none, indices such as 0,5,11, or one of "
-            f"{', '.join(NAMED_PROTOCOLS)}."
+            f"{', '.join((*NAMED_PROTOCOLS, *SCRIBBLES))}."
         ) from None
     outside = [index for index in indices if not 0 <= index < num_frames]
     if outside:

@@ -26,6 +26,8 @@ class FrameRecord:
     scene: int = 0
     """Index into the list of scenes."""
     labels: Path | None = None
+    scribbles: float | None = None
+    """Share of the labelled pixels that may be used, as simulated scribbles; None: all."""
     flow_forward: Path | None = None
     """Optical flow to this camera's frame at the next time of the clip."""
     flow_backward: Path | None = None
@@ -44,7 +46,8 @@ class SceneRecord:
     name: str
     """Made by `scene_key`."""
     classes: ClassTable | None
-    """None where the scene has no class table."""
+    """The table that its label files are written in, None where there is none. Batches hold the ids of the whole data
+    set's table, which may be larger (`SemFlowDataset.table`)."""
     distinct_times: Float32[np.ndarray, "T"]
     """Sorted, in [0, 1], of all splits before anything is held out."""
     next_frame: Int64[np.ndarray, "N"]
@@ -57,5 +60,11 @@ class SceneRecord:
     """Distance along the ray, in scene units, behind which no camera sees anything."""
     bounded: bool | None = None
     """Whether all that the cameras see between near and far lies in the scene box; None: not known."""
+    box: Float32[np.ndarray, "2 3"] | None = None
+    """Corners of its scene box in scene units; None: the data set's."""
+    transform: Float32[np.ndarray, "3 4"] | None = None
+    """World to its unscaled scene frame; None: the data set's."""
+    scale: float | None = None
+    """Its scene units per world unit; None: the data set's."""
     frame_range: tuple[int, int] = (0, 0)
     """First and one past the last index of its frames in the dataset."""

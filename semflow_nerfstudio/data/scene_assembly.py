@@ -131,10 +131,13 @@ def frame_cameras(dataset: SemFlowDataset, first: int, last: int) -> FrameCamera
     return FrameCameras(cameras.camera_to_worlds[first:last].float(), intrinsics.float(), width, height, distortion)
 
 
-def assemble_scene(dataset: SemFlowDataset, scene: int, width_cap: int) -> SceneFrames:
+def assemble_scene(
+    dataset: SemFlowDataset, scene: int, width_cap: int, images: UInt8[Tensor, "N H W 3"] | None = None
+) -> SceneFrames:
     """What the model is told about one scene of the completed training dataset; see `SceneFrames`.
 
-    Images wider than `width_cap` are scaled down to it.
+    Images wider than `width_cap` are scaled down to it. Where all of the dataset's `images` have been read already,
+    those that need no scaling are neither read again nor copied.
     """
     assert dataset.scenes is not None and dataset.cameras.times is not None
     record = dataset.scenes[scene]
@@ -143,23 +146,30 @@ def assemble_scene(dataset: SemFlowDataset, scene: int, width_cap: int) -> Scene
     if cameras.width > width_cap:
         cameras = cameras.scaled_to(width_cap, max(round(cameras.height * width_cap / cameras.width), 1))
     outputs = dataset._dataparser_outputs
-    box = dataset.scene_box.aabb.float()
+    box = dataset.scene_box.aabb.float() if record.box is None else _float(record.box)
     bounded = record.bounded
     if bounded is None:
         origins = cameras.camera_to_worlds[:, :, 3]
         outside = ((origins < box[0]) | (origins > box[1])).any(-1).all()  # they look at an object in the box
         bounded = bool(outside) or (record.near is not None and record.far is not None)
     frames = dataset.frames[first:last]
-    present = {name for name in ("labels", "motion_mask", "disparity") if any(getattr(f, name) for f in frames)}
+    names = ("labels", "motion_mask", "disparity", "depth")
+    present = {name for name in names if any(getattr(frame, name) for frame in frames)}
     if any(frame.flow_forward or frame.flow_backward for frame in frames):
         present.add("flow")
-    classes = record.classes
+    if "depth" in present or scene in dataset.alignments:
+        present.add("inverse_depth")
+    classes = dataset.table
     alpha_color = outputs.alpha_color
     white = alpha_color is not None and bool((alpha_color == 1).all())
     result = SceneFrames(
         name=record.name,
         cameras=cameras,
-        images=_images(dataset, range(first, last), cameras.width, cameras.height),
+        images=(
+            _images(dataset, range(first, last), cameras.width, cameras.height)
+            if images is None or images.shape[1:3] != (cameras.height, cameras.width)
+            else images[first:last]
+        ),
         times=dataset.cameras.times[first:last, 0],
         distinct_times=_float(record.distinct_times),
         next_frame=_int(record.next_frame),
@@ -168,8 +178,8 @@ def assemble_scene(dataset: SemFlowDataset, scene: int, width_cap: int) -> Scene
         bounded=bounded,
         near=record.near,
         far=record.far,
-        world_scale=float(outputs.dataparser_scale),
-        world_transform=outputs.dataparser_transform.float(),
+        world_scale=float(outputs.dataparser_scale) if record.scale is None else record.scale,
+        world_transform=outputs.dataparser_transform.float() if record.transform is None else _float(record.transform),
         background_color=(1.0, 1.0, 1.0) if white else (0.0, 0.0, 0.0),
         has=frozenset(present),
     )

@@ -22,8 +22,9 @@ from nerfstudio.data.scene_box import SceneBox
 from semflow_nerfstudio.data import scene_units
 from semflow_nerfstudio.data.checks import SceneDataError, same_shape
 from semflow_nerfstudio.data.modalities import downscaled_size
+from semflow_nerfstudio.data.multi_scene import SceneParsers
 from semflow_nerfstudio.data.parser_outputs import make_semantics, report_modalities, say
-from semflow_nerfstudio.data.protocols import labelled_frames
+from semflow_nerfstudio.data.protocols import labelled_frames, scribble_share
 from semflow_nerfstudio.data.records import SceneRecord, scene_key
 from semflow_nerfstudio.data.transforms_json import TransformsFile, TransformsFrame, read_transforms
 from semflow_nerfstudio.data.verification import common_size, verify_frames
@@ -34,12 +35,18 @@ class SemFlowDataParserConfig(NerfstudioDataParserConfig):
     """nerfstudio's transforms.json with a time per frame and optional labels, flow, masks and depth."""
 
     _target: type = field(default_factory=lambda: SemFlowDataParser)
+    scenes: tuple[str, ...] = ()
+    """Scenes to read as one data set: names of folders in `data`, or paths. Without any, `data` is the scene."""
+    read_labels: bool = True
+    """Whether labels and class tables are read at all, for training or evaluation; without, their files may be broken
+    or missing."""
     downscale_factor: int | None = None
     """Train and evaluate at floor(width / s) x floor(height / s), resized while it is loaded. If not set, the smallest
     power of two that brings the longer side to at most 1600 pixels."""
     labelled_frames: str = "all"
     """Distinct times of the clip whose labels may be used in training: all, none, 0-based indices such as 0,5,11, or
-    completion-75, completion-50, completion-25, tracking-75, tracking-50, tracking-25."""
+    completion-75, completion-50, completion-25, tracking-75, tracking-50, tracking-25, scribbles-1 (1 % of all
+    pixels)."""
 
 
 class SemFlowDataParser(Nerfstudio):
@@ -60,8 +67,11 @@ class SemFlowDataParser(Nerfstudio):
         self._parent: dict[str, DataparserOutputs] = {}
         self._verified: set[Path] = set()
         self._size = (0, 0)
+        self._scenes = SceneParsers(config) if config.scenes else None
 
     def _generate_dataparser_outputs(self, split: str = "train", **kwargs) -> DataparserOutputs:
+        if self._scenes is not None:
+            return self._scenes.outputs(split, self.downscale_factor)
         file = self._transforms()
         training = self._parent_outputs("train")
         outputs = training if split == "train" else self._parent_outputs(split)
@@ -113,7 +123,7 @@ class SemFlowDataParser(Nerfstudio):
     def _transforms(self) -> TransformsFile:
         """The file, read and checked once per parser."""
         if self._file is None:
-            file = read_transforms(self.config.data)
+            file = read_transforms(self.config.data, self.config.read_labels)
             self._size = common_size([frame.image for frame in file.frames])
             for frame in file.frames:
                 if not same_shape(self._size, frame.size):
@@ -197,8 +207,14 @@ class SemFlowDataParser(Nerfstudio):
 
     def _without_hidden_labels(self, file: TransformsFile, frames: list[TransformsFrame]) -> list[TransformsFrame]:
         labelled = file.distinct_times[list(labelled_frames(self.config.labelled_frames, len(file.distinct_times)))]
+        share = scribble_share(self.config.labelled_frames)
         return [
-            frame if frame.time in labelled else replace(frame, record=replace(frame.record, labels=None))
+            replace(
+                frame,
+                record=replace(
+                    frame.record, labels=frame.record.labels if frame.time in labelled else None, scribbles=share
+                ),
+            )
             for frame in frames
         ]
 

@@ -69,8 +69,10 @@ class TransformsFile:
     far: float | None
 
 
-def read_transforms(data: Path) -> TransformsFile:
+def read_transforms(data: Path, labels: bool = True) -> TransformsFile:
     """Read a transforms.json (or the one in a folder) and check everything but the contents of the files it names.
+
+    Without `labels`, classes and label files are passed over.
 
     Raises:
         SceneDataError: on anything missing, malformed or contradictory.
@@ -110,7 +112,8 @@ def read_transforms(data: Path) -> TransformsFile:
             value = _string(path, entry, key, name)
             if value is None and field == "depth":
                 value = _string(path, entry, "depth_file_path", name)
-            record = replace(record, **{field: None if value is None else folder / value})
+            if value is not None and (labels or field != "labels"):
+                record = replace(record, **{field: folder / value})
         frames.append(TransformsFrame(folder / name, scaled[index], cameras[index], record, poses[index], sizes[index]))
     frames.sort(key=lambda frame: (frame.time, frame.camera))
     near, far = _near_far(path, meta)
@@ -120,7 +123,7 @@ def read_transforms(data: Path) -> TransformsFile:
         frames=frames,
         distinct_times=np.unique(np.array(scaled)),
         timed=timed,
-        classes=_read_classes(path, meta),
+        classes=_read_classes(path, meta) if labels else None,
         near=near,
         far=far,
     )

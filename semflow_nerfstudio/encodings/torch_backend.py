@@ -27,7 +27,8 @@ def encode(x: Float[Tensor, "N D"], table: Float[Tensor, "E F"], layout: GridLay
     # the last cell includes its far vertex, so that x = 1 needs no vertex beyond it
     cell = torch.minimum(position.detach().floor().long().clamp_min(0), resolution - 1)
     rows = _address(cell * multiplier, multiplier, layout) + offset
-    corners = table.index_select(0, rows.flatten()).view(*rows.shape, layout.features)
+    # a half-precision table is read, and its gradient summed, in the points' precision
+    corners = table.to(x.dtype).index_select(0, rows.flatten()).view(*rows.shape, layout.features)
     fraction = (position - cell)[..., None]
     for axis in reversed(range(layout.input_dim)):
         near, far = corners.chunk(2)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from semflow_nerfstudio.evaluation.calibration import BINS, confidence_histogram, expected_calibration_error
 from semflow_nerfstudio.evaluation.metrics import dynamic_psnr, lpips, psnr, ssim
 from semflow_nerfstudio.evaluation.segmentation import SegmentationAccumulator, mean_over_images
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
@@ -30,6 +31,7 @@ class ImageEvaluation:
         """Forget all images."""
         self.segmentation = SegmentationAccumulator(len(self.class_names), self.foreground, self.class_names)
         self.images: list[dict[str, float]] = []
+        self.calibration = torch.zeros(BINS, 3, dtype=torch.float64)
 
     def add(
         self, outputs: dict[str, Float[Tensor, "H W C"]], batch: dict[str, Tensor], class_colors: Float[Tensor, "C 3"]
@@ -53,6 +55,11 @@ class ImageEvaluation:
             labels = batch.get("labels")
             known = torch.full(rgb.shape[:2], IGNORE_LABEL) if labels is None else labels[..., 0].cpu()
             scores |= self.segmentation.add(outputs["label"][..., 0].long().cpu(), known)
+            if "semantic_confidence" in outputs:
+                right = outputs["label"][..., 0].long().cpu() == known.long()
+                seen = known != IGNORE_LABEL
+                confidence = outputs["semantic_confidence"][..., 0].cpu()
+                self.calibration += confidence_histogram(confidence[seen], right[seen])
             moving = torch.tensor([*self.foreground, *[False] * (IGNORE_LABEL + 1 - len(self.foreground))])[
                 known.long()
             ]
@@ -63,5 +70,11 @@ class ImageEvaluation:
         return scores, pictures
 
     def result(self) -> dict[str, float]:
-        """Means over images and data-set level scores of everything added since `reset`."""
-        return mean_over_images(self.images) | (self.segmentation.result() if self.class_names else {})
+        """Means over images and data-set level scores of everything added since `reset`.
+
+        `ece`, the expected calibration error of the confidence over all labelled pixels, is among them.
+        """
+        result = mean_over_images(self.images)
+        if not self.class_names:
+            return result
+        return result | self.segmentation.result() | {"ece": expected_calibration_error(self.calibration)}

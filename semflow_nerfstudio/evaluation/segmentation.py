@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
@@ -196,37 +195,6 @@ def mean_of_known(values: Sequence[float]) -> float:
     """Mean of the values that are not NaN; NaN if there is none."""
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
-
-
-def calibration_histogram(
-    probabilities: Float[Tensor, "*image C"], truth: Integer[Tensor, "*image"], bins: int = 15
-) -> Float[Tensor, "bins 3"]:
-    """Reliability histogram of class probabilities; histograms of several images may be added.
-
-    Args:
-        probabilities: per pixel and class, summing to 1.
-        truth: true ids, `IGNORE_LABEL` where unknown (dropped).
-        bins: equal bins of the confidence (the highest probability) over [0, 1].
-
-    Returns:
-        For each bin: number of pixels, sum of confidences, number of right pixels; float64 on the CPU.
-    """
-    known = truth != IGNORE_LABEL
-    confidence, predicted = probabilities[known].max(dim=-1)
-    index = (confidence * bins).long().clamp(0, bins - 1).cpu()
-    right = predicted == truth[known]
-    columns = (torch.ones_like(confidence), confidence, right)
-    return torch.stack(
-        [torch.bincount(index, weights=column.double().cpu(), minlength=bins) for column in columns], dim=-1
-    )
-
-
-def expected_calibration_error(histogram: Float[Tensor, "bins 3"]) -> float:
-    """Mean over pixels of |accuracy - confidence| of their bin, from `calibration_histogram`; NaN without pixels."""
-    count, confidence, right = histogram.double().unbind(dim=-1)
-    if count.sum() == 0:
-        return math.nan
-    return float((right - confidence).abs().sum() / count.sum())
 
 
 def as_labels(labels: LabelImage) -> Integer[np.ndarray, "*image"]:

@@ -28,7 +28,19 @@ def truncated_exp(x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     return _TruncatedExp.apply(x)  # type: ignore[return-value]
 
 
-def mlp(in_dim: int, hidden_dim: int, out_dim: int, num_hidden: int = 1, bias: bool = True) -> nn.Sequential:
+def full_precision(x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Half-precision values, as autocast makes them, in float32; others as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+class Mlp(nn.Sequential):
+    """Layers whose output is never in half precision: densities are exponentials of it."""
+
+    def forward(self, input: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        return full_precision(super().forward(input))
+
+
+def mlp(in_dim: int, hidden_dim: int, out_dim: int, num_hidden: int = 1, bias: bool = True) -> Mlp:
     """Linear layers with ReLU between them; `num_hidden` hidden layers of width `hidden_dim`.
 
     Fields leave the biases out, as instant-ngp does: their grids can learn any, and on a CPU they cost a third.
@@ -38,7 +50,7 @@ def mlp(in_dim: int, hidden_dim: int, out_dim: int, num_hidden: int = 1, bias: b
     for _ in range(num_hidden):
         layers += [nn.Linear(width, hidden_dim, bias=bias), nn.ReLU(inplace=True)]
         width = hidden_dim
-    return nn.Sequential(*layers, nn.Linear(width, out_dim, bias=bias))
+    return Mlp(*layers, nn.Linear(width, out_dim, bias=bias))
 
 
 def zero_init(layer: nn.Module) -> None:

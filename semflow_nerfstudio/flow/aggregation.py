@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from semflow_nerfstudio.cameras import PIXEL_CENTER, FrameCameras
 from semflow_nerfstudio.fields.mlp import frequency_encoding
+from semflow_nerfstudio.flow.feature_maps import Maps
 
 
 class FlowTokens(NamedTuple):
@@ -18,6 +19,24 @@ class FlowTokens(NamedTuple):
     features: Float[Tensor, "P K C"]
     weight: Float[Tensor, "P K"]
     """How much a token counts, in [0, 1]; 0 where its time does not exist or the point is out of view."""
+
+
+def look_up(
+    maps: Maps,
+    frame: Int[Tensor, "P"],
+    pixels: Float[Tensor, "P 2"],
+    width: int,
+    height: int,
+) -> Float[Tensor, "P C"]:
+    """As `bilinear_lookup`, from maps of which some may be fresh: those alone get a gradient."""
+    if isinstance(maps, Tensor):
+        return bilinear_lookup(maps, frame, pixels, width, height)
+    slot = maps.slot[frame]
+    index, weight = cells(pixels, *maps.kept.shape[1:3], width, height)
+    _, h, w, channels = maps.kept.shape
+    old = maps.kept.reshape(-1, channels)[frame[:, None] * (h * w) + index].float()
+    new = bilinear_lookup(maps.fresh, slot.clamp(min=0), pixels, width, height)
+    return torch.where((slot >= 0)[:, None], new, (old * weight[..., None]).sum(1))
 
 
 def bilinear_lookup(
@@ -29,21 +48,31 @@ def bilinear_lookup(
 ) -> Float[Tensor, "P C"]:
     """Features of frames at pixels of a width x height image, interpolated between cell centres, clamped at borders.
 
-    Differentiable in the maps and in the pixels.
+    Differentiable in the maps and in the pixels. Maps of half precision give features of the pixels' precision.
     """
     _, h, w, channels = maps.shape
+    index, weight = cells(pixels, h, w, width, height)
+    # One fused gather and weighted sum; its backward scatters once.
+    rows, table = frame[:, None] * (h * w) + index, maps.reshape(-1, channels)
+    found = nn.functional.embedding_bag(rows, table, per_sample_weights=weight.to(maps.dtype), mode="sum")
+    return found.to(pixels.dtype)
+
+
+def cells(
+    pixels: Float[Tensor, "P 2"], h: int, w: int, width: int, height: int
+) -> tuple[Int[Tensor, "P 4"], Float[Tensor, "P 4"]]:
+    """The four cells of an h x w map around pixels of a width x height image, row by row, and their weights."""
     x = (pixels[:, 0] * (w / width) - PIXEL_CENTER).clamp(0, w - 1)
     y = (pixels[:, 1] * (h / height) - PIXEL_CENTER).clamp(0, h - 1)
     # Rays without direction (nerfstudio makes some) have no pixels, yet need cells that exist; features get to be NaN.
     left = x.detach().floor().clamp(max=max(w - 2, 0)).nan_to_num()
     top = y.detach().floor().clamp(max=max(h - 2, 0)).nan_to_num()
     fx, fy = x - left, y - top
-    corner = (frame * h + top.long()) * w + left.long()
+    corner = top.long() * w + left.long()
     right, below = int(w > 1), w * int(h > 1)
     index = torch.stack([corner, corner + right, corner + below, corner + below + right], dim=-1)
     weight = torch.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], dim=-1)
-    # One fused gather and weighted sum; its backward scatters once.
-    return nn.functional.embedding_bag(index, maps.reshape(-1, channels), per_sample_weights=weight, mode="sum")
+    return index, weight
 
 
 class FlowFeatureAggregation(nn.Module):
@@ -59,7 +88,7 @@ class FlowFeatureAggregation(nn.Module):
 
     def forward(
         self,
-        maps: Float[Tensor, "F h w C"],
+        maps: Maps,
         cameras: FrameCameras,
         trajectory: Float[Tensor, "P K 3"],
         points: Float[Tensor, "P 3"],
@@ -83,9 +112,9 @@ class FlowFeatureAggregation(nn.Module):
         pixels, depth = cameras.project(trajectory, present)
         # Fading at the border: semantics must not jump as a trajectory leaves a frame's view.
         seen = (cameras.visibility(pixels, depth) * (frame >= 0)).detach()
-        features = bilinear_lookup(
-            maps, present.reshape(-1), pixels.reshape(-1, 2), cameras.width, cameras.height
-        ).unflatten(0, (count, tokens))
+        features = look_up(maps, present.reshape(-1), pixels.reshape(-1, 2), cameras.width, cameras.height).unflatten(
+            0, (count, tokens)
+        )
         moved = (trajectory - points[:, None]) * self.displacement_scale
         encoding = frequency_encoding(torch.cat([moved, offset[..., None]], dim=-1), self.num_frequencies)
         return FlowTokens(torch.cat([features, encoding], dim=-1), weight * seen)

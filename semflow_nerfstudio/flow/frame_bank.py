@@ -14,7 +14,8 @@ from semflow_nerfstudio.scene_frames import SceneFrames
 class FrameBank(nn.Module):
     """Frames of a scene, kept in the checkpoint so that rendering needs no data set.
 
-    `views` lists, for every distinct time of the frames, the frames taken at that time (padded with -1).
+    `views` lists, for every distinct time of the frames, the frames taken at that time (padded with -1). `features`
+    (N, h, w, C), float16, are there where a frozen encoder has made them.
     """
 
     images: Tensor
@@ -34,12 +35,15 @@ class FrameBank(nn.Module):
             # One by one: a clip's frames as float32 at full size can be gigabytes.
             images = torch.stack([_shrink(image, width, height) for image in images])
         cameras = cameras.scaled_to(width, height)
-        self.register_buffer("images", images.contiguous().clone())
+        # Not copied where they are kept at their own size: a long clip's frames are hundreds of megabytes.
+        self.register_buffer("images", images.contiguous())
         self.register_buffer("camera_to_worlds", cameras.camera_to_worlds.clone())
         self.register_buffer("intrinsics", cameras.intrinsics.clone())
         distortion = torch.zeros(len(cameras), 0) if cameras.distortion is None else cameras.distortion.clone()
         self.register_buffer("distortion", distortion)
         self.register_buffer("frame_times", frames.times.clone().float())
+        self.features: Tensor | None
+        self.register_buffer("features", None if frames.features is None else frames.features.clone())
         distinct, member = torch.unique(self.frame_times, return_inverse=True)
         self.timeline = Timeline(distinct)
         self.register_buffer("views", _frames_by_time(member, distinct.numel()))
@@ -57,10 +61,10 @@ class FrameBank(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         # nerfstudio's render commands load the data set at another size than training did; the checkpoint's frames are
-        # those that the networks know, so their shapes win.
+        # those that the networks know, so their shapes win. Images may be the data set's own, which stay as they are.
         for name, buffer in list(self._buffers.items()):
             saved = state_dict.get(prefix + name)
-            if saved is not None and buffer is not None and saved.shape != buffer.shape:
+            if saved is not None and buffer is not None and (saved.shape != buffer.shape or name == "images"):
                 self._buffers[name] = torch.empty_like(saved, device=buffer.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
 class TimeWindow(NamedTuple):
-    """The frame times that a flow passes, in order, and how much each counts."""
+    """The frame times that a flow passes, in order, and how much each counts.
+
+    The frames next to the rays' times are always among them, whatever the window: the flow losses need them.
+    """
 
     index: Int[Tensor, "R K"]
     """Index of the frame time, clamped to those that exist."""
@@ -20,6 +25,10 @@ class TimeWindow(NamedTuple):
     """Column of the last frame time at or before the rays' times."""
     at_frames: bool
     """Whether the rays' times are exactly those of the centre column."""
+    exists: Bool[Tensor, "R K"]
+    """Whether there is such a time."""
+    gaps: tuple[int, ...]
+    """Frames from each column to the next, K - 1 of them."""
 
 
 class Timeline(nn.Module):
@@ -60,18 +69,36 @@ class Timeline(nn.Module):
         """Times -> [0, 1] such that frames are equidistant: the time axis of the 4-D grids."""
         return self.index(times) / max(1, len(self) - 1)
 
-    def window(self, index: Float[Tensor, "R"], size: int, at_frames: bool) -> TimeWindow:
-        """The `size` (odd) frame times nearest to fractional indices.
+    def stride_over_clip(self, size: int) -> int:
+        """Stride of a window of `size` times that is as long as the clip."""
+        return max(1, round((len(self) - 1) / max(1, size - 1)))
 
-        Between frames the window has one time more, and its ends fade linearly, so that nothing jumps as the time
-        moves. `at_frames` says that all indices are integers, when the last time has no weight and is left out.
+    def window(self, index: Float[Tensor, "R"], size: int, at_frames: bool, stride: int = 1) -> TimeWindow:
+        """The `size` (odd) frame times around fractional indices, `stride` frames apart.
+
+        Between frames there are two windows, that of the frame before and that of the frame after, which fade into
+        each other linearly, so that nothing jumps as the time moves. (With a stride of 1 they differ in their ends
+        only.) `at_frames` says that all indices are integers, when the second one has no weight and is left out.
+        The frames next to the rays' times are always there, if without weight.
         """
         radius = size // 2
         # A time that is a frame's but for rounding belongs to that frame, not to the gap before it.
         nearest = index.round()
         base = nearest if at_frames else torch.where((index - nearest).abs() < 1e-4, nearest, index.floor())
-        offsets = torch.arange(-radius, radius + (1 if at_frames else 2), device=index.device)
-        members = base[:, None] + offsets
-        weight = (1 + radius - (members - index[:, None]).abs()).clamp(0, 1)
+        own = {stride * j for j in range(-radius, radius + 1)}
+        following = set() if at_frames else {offset + 1 for offset in own}
+        offsets = sorted(own | following | {-1, 0, 1})
+        members = base[:, None] + _constant(tuple(offsets), index.device)
+        after = (index - base).clamp(0, 1)[:, None]
+        weight = (1 - after) * _constant(tuple(float(o in own) for o in offsets), index.device)
+        weight = weight + after * _constant(tuple(float(o in following) for o in offsets), index.device)
         exists = (members >= 0) & (members <= len(self) - 1)
-        return TimeWindow(members.clamp(0, len(self) - 1).long(), weight * exists, radius, at_frames)
+        gaps = tuple(later - earlier for earlier, later in pairwise(offsets))
+        indices = members.clamp(0, len(self) - 1).long()
+        return TimeWindow(indices, weight * exists, offsets.index(0), at_frames, exists, gaps)
+
+
+@lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...], device: torch.device) -> Float[Tensor, "n"]:
+    """Numbers on a device, sent there once: sending them makes the program wait."""
+    return torch.tensor(values, dtype=torch.float32, device=device)

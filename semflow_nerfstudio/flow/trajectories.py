@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -52,6 +52,7 @@ def trace(
     at_center: bool,
     substeps: int = 1,
     method: Integrator = "midpoint",
+    gaps: Sequence[int] | None = None,
 ) -> Float[Tensor, "R S K 3"]:
     """Trajectory of points through the window's times.
 
@@ -66,17 +67,19 @@ def trace(
         center: Column of the last window time at or before the rays' times.
         tau: Time step of the velocity.
         at_center: Whether the rays' times are exactly those of that column, which then needs no link.
-        substeps: Integration steps a link of the chain.
+        substeps: Integration steps from one frame to the next.
         method: Integrator.
+        gaps: Frames from each window time to the next; None: one.
     """
     rays, samples, _ = points.shape
+    gaps = (1,) * (window_times.shape[1] - 1) if gaps is None else gaps
 
-    def link(state: Tensor, start: Tensor, target: Tensor) -> Tensor:
+    def link(state: Tensor, start: Tensor, target: Tensor, frames: int) -> Tensor:
         def per_point(values: Tensor) -> Tensor:
             return values[:, None].expand(rays, samples).reshape(-1, 1)
 
         moved = integrate(
-            velocity, state.reshape(-1, 3), per_point(start), per_point(target - start), tau, substeps, method
+            velocity, state.reshape(-1, 3), per_point(start), per_point(target - start), tau, frames * substeps, method
         )
         return moved.reshape(rays, samples, 3)
 
@@ -84,10 +87,10 @@ def trace(
     state, here = points, times[:, 0]
     for k in range(center, -1, -1):
         if not (k == center and at_center):
-            state = link(state, here, window_times[:, k])
+            state = link(state, here, window_times[:, k], 1 if k == center else gaps[k])
         positions[k], here = state, window_times[:, k]
     state, here = points, times[:, 0]
     for k in range(center + 1, window_times.shape[1]):
-        state = link(state, here, window_times[:, k])
+        state = link(state, here, window_times[:, k], gaps[k - 1])
         positions[k], here = state, window_times[:, k]
     return torch.stack(positions, dim=2)

@@ -37,6 +37,11 @@ class Samples:
         return self.origins[:, None] + self.directions[:, None] * self.distances[..., None]
 
     @property
+    def sources(self) -> Float[Tensor, "R S 3"]:
+        """Where the fields are read: at the midpoints, unless the scene is edited (`rendering/edited.py`)."""
+        return self.positions
+
+    @property
     def sample_directions(self) -> Float[Tensor, "R S 3"]:
         """The ray's direction at every sample (a view, no copy)."""
         return self.directions[:, None].expand(*self.starts.shape, 3)

@@ -38,8 +38,15 @@ def intersect_box(
     origins: Float[Tensor, "R 3"], directions: Float[Tensor, "R 3"], aabb: Float[Tensor, "2 3"]
 ) -> tuple[Float[Tensor, "R 1"], Float[Tensor, "R 1"]]:
     """Distances at which rays enter and leave a box; rays that miss it get a sliver of space in front of them."""
+    near, far = box_interval(origins, directions, aabb)
+    near = near.clamp(min=NEAR_PLANE)
+    return near, torch.maximum(far, near + 1e-3)
+
+
+def box_interval(
+    origins: Float[Tensor, "R 3"], directions: Float[Tensor, "R 3"], aabb: Float[Tensor, "2 3"]
+) -> tuple[Float[Tensor, "R 1"], Float[Tensor, "R 1"]]:
+    """Where lines are in a box, from the first to the second; the second is smaller where they miss it."""
     inverse = 1 / torch.where(directions.abs() < 1e-9, 1e-9, directions)
     first, second = (aabb[0] - origins) * inverse, (aabb[1] - origins) * inverse
-    near = torch.minimum(first, second).amax(-1, keepdim=True).clamp(min=NEAR_PLANE)
-    far = torch.maximum(first, second).amin(-1, keepdim=True)
-    return near, torch.maximum(far, near + 1e-3)
+    return torch.minimum(first, second).amax(-1, keepdim=True), torch.maximum(first, second).amin(-1, keepdim=True)

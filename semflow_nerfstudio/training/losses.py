@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -136,11 +138,39 @@ def line_of_sight_loss(
     return masked_mean((weights * (ratio - tolerance).clamp(min=0)).sum(-1), mask)
 
 
-def normalize_by_mad(values: Float[Tensor, "R"], mask: Bool[Tensor, "R"]) -> Float[Tensor, "R"]:
-    """(values - median) / mean absolute deviation over the masked entries, which fixes scale and shift."""
-    kept = values[mask]
-    median = kept.median()
-    return (values - median) / (kept - median).abs().mean().clamp(min=EPS)
+class Groups(NamedTuple):
+    """Rays sorted by group. Everything has a fixed size, so that nothing waits for the device."""
+
+    order: Int[Tensor, "R"]
+    """The rays, group by group."""
+    first: Int[Tensor, "R"]
+    """Where a ray's group begins in that order."""
+    count: Int[Tensor, "R"]
+    """Rays in a ray's group."""
+
+    @classmethod
+    def of(cls, group: Int[Tensor, "R"], mask: Bool[Tensor, "R"]) -> Groups:
+        """Groups of the masked rays; all others are one group more."""
+        key = torch.where(mask, group.long(), torch.iinfo(torch.long).max)
+        ordered, order = key.sort(stable=True)
+        first = torch.searchsorted(ordered, key)
+        return cls(order, first, torch.searchsorted(ordered, key, right=True) - first)
+
+    def median(self, values: Float[Tensor, "R"]) -> Float[Tensor, "R"]:
+        """The (lower) median of each ray's group."""
+        ascending = values.detach()[self.order].argsort()
+        order = self.order[ascending][self.first[self.order[ascending]].argsort(stable=True)]
+        return values[order[self.first + (self.count - 1) // 2]]
+
+    def mean(self, values: Float[Tensor, "R"]) -> Float[Tensor, "R"]:
+        """The mean of each ray's group."""
+        return torch.zeros_like(values).index_add(0, self.first, values)[self.first] / self.count
+
+
+def normalize_by_mad(values: Float[Tensor, "R"], groups: Groups) -> Float[Tensor, "R"]:
+    """(values - median) / mean absolute deviation of each group, which fixes scale and shift."""
+    deviation = values - groups.median(values)
+    return deviation / groups.mean(deviation.abs()).clamp(min=EPS)
 
 
 def relative_depth_loss(
@@ -155,16 +185,12 @@ def relative_depth_loss(
     `min_rays` of them with a disparity; the sign is positive, nearer is larger in both.
     """
     known = disparity.isfinite()
-    total, count = inverse_depth.new_zeros(()), 0
-    for f in frame.unique():
-        rays = known & (frame == f)
-        if int(rays.sum()) < min_rays:
-            continue
-        predicted = normalize_by_mad(inverse_depth, rays)
-        given = normalize_by_mad(disparity, rays)
-        total = total + (predicted - given)[rays].square().mean()
-        count += 1
-    return total / max(count, 1)
+    groups = Groups.of(frame, known)
+    given = normalize_by_mad(torch.where(known, disparity, 0.0), groups)
+    each = groups.mean((normalize_by_mad(inverse_depth, groups) - given).square())
+    begins = groups.first[groups.order] == torch.arange(len(frame), device=frame.device)
+    counts = begins & (known & (groups.count >= min_rays))[groups.order]
+    return masked_mean(each[groups.order], counts)
 
 
 def order_loss(

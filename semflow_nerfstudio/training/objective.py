@@ -5,16 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from semflow_nerfstudio.cameras import PIXEL_CENTER
 from semflow_nerfstudio.flow.trajectories import integrate
-from semflow_nerfstudio.renderer import RenderConfig, Rendered, render_advected, seen_motion, seen_points
+from semflow_nerfstudio.renderer import (
+    RenderConfig,
+    Rendered,
+    render_advected,
+    seen_motion,
+    seen_points,
+    semantic_weights,
+)
 from semflow_nerfstudio.rendering.compositing import composite, field_weights, mean_distance
 from semflow_nerfstudio.rendering.samples import pick
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.training import losses as L
+from semflow_nerfstudio.training.observed import Observed, given_distance
 
 FLOW_WIDTH = 480.0
 """Optical flow losses are in pixels of an image this wide."""
@@ -60,6 +67,10 @@ class LossWeights:
     """Blending weight everywhere: hidden and unseen space is static until something says otherwise."""
     dynamicness: float = 0.01
     """The movers' share of a pixel toward its motion mask."""
+    advected_blend_static: float = 0.0
+    """As `blend_static`, one frame away along the flow; paper variant."""
+    advected_dynamicness: float = 0.0
+    """As `dynamicness`, of the dynamic field alone one frame away along the flow; paper variant."""
     surface: float = 0.3
     """Moving rays end at the aligned disparity's distance."""
     surface_tolerance: float = 0.03
@@ -70,6 +81,8 @@ class LossWeights:
     """Relative distance from the disparity's surface that costs nothing."""
     depth: float = 0.04
     """Rendered inverse depth against disparity of unknown scale and shift, where alignment was not possible."""
+    depth_everywhere: float = 0.0
+    """As `depth`, where the disparity was aligned; paper variant."""
     order: float = 0.1
     """Dynamic depth toward static depth on static rays; paper variant."""
     depth_guided_blend: float = 0.0
@@ -84,58 +97,26 @@ class LossWeights:
     """Distortion loss of the final weights."""
 
 
-@dataclass
-class Observed:
-    """What is known about R training rays; None where the data set has no such thing."""
-
-    image: Float[Tensor, "R 3"]
-    pixel: Float[Tensor, "R 2"]
-    """Pixel centre (u, v) as a share of the image's width and height."""
-    aspect: Float[Tensor, "R"]
-    """Image height divided by width."""
-    frame: Int[Tensor, "R"]
-    """Index of the training frame in its scene."""
-    z_ratio: Float[Tensor, "R"]
-    """Distance along the ray per camera-z depth (nerfstudio's directions_norm)."""
-    labels: UInt8[Tensor, "R"] | None = None
-    motion: UInt8[Tensor, "R"] | None = None
-    """0 static, 1 moving, 255 unknown."""
-    flow: tuple[Tensor, Tensor] | None = None
-    """Forward flow (R, 2) as shares of the image's width and height, and its mask (R,)."""
-    flow_backward: tuple[Tensor, Tensor] | None = None
-    inverse_depth: Float[Tensor, "R"] | None = None
-    """Aligned inverse camera-z depth, NaN unknown."""
-    disparity: Float[Tensor, "R"] | None = None
-    """Relative inverse depth, NaN unknown."""
-
-    @property
-    def moving(self) -> Tensor:
-        """Rays known to show something that moves; all where nothing is known about motion."""
-        if self.motion is None:
-            return torch.ones_like(self.frame, dtype=torch.bool)
-        return self.motion == 1
-
-    @property
-    def static(self) -> Tensor:
-        """Rays known to show nothing that moves; none where nothing is known about motion."""
-        if self.motion is None:
-            return torch.zeros_like(self.frame, dtype=torch.bool)
-        return self.motion == 0
-
-
 def static_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights) -> dict[str, Tensor]:
     """Losses of the first stage, which trains the static field on what does not move; on all where that is unknown."""
     static = seen.static if seen.motion is not None else torch.ones_like(seen.frame, dtype=torch.bool)
     color = on_background(scene, out.static_rgb, out.static_weights)
     result = {"color": w.color * L.color_loss(color, seen.image, static)}
     if out.static_logits is not None and seen.labels is not None:
-        result["semantic"] = w.semantic * L.semantic_loss(out.static_logits, seen.labels, static.float())
+        result["semantic"] = w.semantic * L.semantic_loss(out.static_logits, seen.labels, seen.believed(static))
     result.update(depth_losses(out, seen, w, static_only=True))
     return result
 
 
 def dynamic_losses(
-    scene: Scene, out: Rendered, seen: Observed, w: LossWeights, config: RenderConfig, direction: int, advected: int
+    scene: Scene,
+    out: Rendered,
+    seen: Observed,
+    w: LossWeights,
+    config: RenderConfig,
+    direction: int,
+    advected: int,
+    everywhere: bool = False,
 ) -> dict[str, Tensor]:
     """Losses of the second stage.
 
@@ -146,7 +127,8 @@ def dynamic_losses(
         w: Weights.
         config: How rays are rendered.
         direction: +1 or -1: the time direction of this step's advected pass.
-        advected: Moving rays in the passes of the dynamic field alone.
+        advected: Rays in the passes of the dynamic field alone, moving ones first.
+        everywhere: Whether the dynamic field alone has to show the static rays' colours and labels, too.
     """
     assert out.dynamic is not None and out.flow is not None
     moving, static, blend = seen.moving, seen.static, out.dynamic.blend
@@ -158,8 +140,9 @@ def dynamic_losses(
         "blend_prior": w.blend_prior * blend.mean(),
     }
     if out.logits is not None and out.static_logits is not None and seen.labels is not None:
-        result["semantic"] = w.semantic * L.semantic_loss(out.logits, seen.labels)
-        result["static_semantic"] = w.static_semantic * L.semantic_loss(out.static_logits, seen.labels, static.float())
+        result["semantic"] = w.semantic * L.semantic_loss(out.logits, seen.labels, seen.label_weight)
+        still = seen.believed(static)
+        result["static_semantic"] = w.static_semantic * L.semantic_loss(out.static_logits, seen.labels, still)
     if seen.motion is not None:
         known = seen.motion != L.IGNORE_LABEL
         result["blend_static"] = w.blend_static * L.blend_static_loss(blend, static[mover_rays])
@@ -171,23 +154,30 @@ def dynamic_losses(
         own = mean_distance(out.dynamic_weights, distances)
         still = mean_distance(out.static_weights[mover_rays], distances)
         result["order"] = w.order * L.order_loss(own, still, static[mover_rays])
-    result.update(mover_losses(scene, out, seen, w, config, direction, advected))
+    result.update(mover_losses(scene, out, seen, w, config, direction, advected, everywhere))
     result.update(flow_losses(scene, out, seen, w, config))
     result.update(depth_losses(out, seen, w))
     return result
 
 
 def mover_losses(
-    scene: Scene, out: Rendered, seen: Observed, w: LossWeights, config: RenderConfig, direction: int, count: int
+    scene: Scene,
+    out: Rendered,
+    seen: Observed,
+    w: LossWeights,
+    config: RenderConfig,
+    direction: int,
+    count: int,
+    everywhere: bool = False,
 ) -> dict[str, Tensor]:
-    """The dynamic field alone, at its own time and seen from the neighbouring frame's, on moving rays."""
+    """The dynamic field alone, at its own time and seen from the neighbouring frame's, on moving rays or on all."""
     flow, dynamic = out.flow, out.dynamic
     assert flow is not None and dynamic is not None and out.dynamic_alphas is not None
     rows = random_rays(seen.moving[flow.rays], count)
     rays = flow.rays[rows]
     # Where nothing says what moves, the rendering itself does: else the dynamic field learns to show everything alone.
-    moving = seen.moving if seen.motion is not None else out.dynamicness.detach()
-    live, image = moving[rays], seen.image[rays]
+    moving = (seen.moving if seen.motion is not None else out.dynamicness.detach())[rays]
+    live, image = torch.ones_like(moving) if everywhere else moving, seen.image[rays]
     alone = field_weights(out.dynamic_alphas[rows])
     own = on_background(scene, composite(alone, dynamic.rgb[rows]), alone)
     result = {"dynamic_color": w.dynamic_color * L.color_loss(own, image, live)}
@@ -195,11 +185,11 @@ def mover_losses(
         result["sparsity"] = w.sparsity * (L.weight_entropy_loss(alone) + L.blend_entropy_loss(dynamic.blend[rows]))
     kept = pick(alone, flow.picked[rows])
     labels = None if seen.labels is None or flow.logits is None else seen.labels[rays]
+    believed = live.float() if seen.label_weight is None else live * seen.label_weight[rays]
     if labels is not None and flow.logits is not None:
-        weigh = kept.detach() if config.semantic_gradient == "stopped" else kept
-        logits = composite(weigh, flow.logits[rows])
-        result["dynamic_semantic"] = w.dynamic_semantic * L.semantic_loss(logits, labels, live.float())
-    if config.window < 3 or (w.advected_color <= 0 and w.consistency <= 0):
+        logits = composite(semantic_weights(kept, None, config), flow.logits[rows])
+        result["dynamic_semantic"] = w.dynamic_semantic * L.semantic_loss(logits, labels, believed)
+    if max(w.advected_color, w.consistency, w.advected_blend_static, w.advected_dynamicness) <= 0:
         return result
     there = render_advected(scene, out, rows, direction, config)
     weight = live * flow.exists(direction)[rows] * L.occlusion_weight(kept, there.weights)
@@ -207,7 +197,14 @@ def mover_losses(
         on_background(scene, there.rgb, there.weights), image, weight
     )
     if labels is not None and there.logits is not None:
-        result["consistency"] = w.consistency * L.semantic_loss(there.logits, labels, weight)
+        result["consistency"] = w.consistency * L.semantic_loss(
+            there.logits, labels, weight if seen.label_weight is None else weight * seen.label_weight[rays]
+        )
+    if seen.motion is not None:
+        still = seen.static[rays] & flow.exists(direction)[rows]
+        result["advected_blend_static"] = w.advected_blend_static * L.blend_static_loss(there.blend, still)
+        share = (there.weights * there.blend).sum(-1)
+        result["advected_dynamicness"] = w.advected_dynamicness * L.dynamicness_loss(share, moving, weight)
     return result
 
 
@@ -215,10 +212,7 @@ def flow_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights, con
     """Induced optical flow against the given one, and priors on the flow field."""
     flow, result = out.flow, {}
     assert flow is not None
-    if flow.trajectories.shape[2] < 3:
-        return result
     cameras, rays = scene.bank.cameras, flow.rays
-    size = torch.tensor([cameras.width, cameras.height], device=rays.device)
     scale = FLOW_WIDTH * torch.stack([torch.ones_like(seen.aspect), seen.aspect], dim=-1)[rays]
     points, solid, errors = seen_points(out)[rays], out.accumulation[rays] > MIN_ACCUMULATION, []
     for step, given, neighbour in ((1, seen.flow, scene.next_frame), (-1, seen.flow_backward, scene.previous_frame)):
@@ -227,7 +221,8 @@ def flow_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights, con
         target = neighbour[seen.frame[rays]]
         pixels, depth = cameras.project(points + seen_motion(out, step), target.clamp(min=0))
         valid = given[1][rays] & (target >= 0) & (depth > 1e-3) & solid
-        induced = torch.where(valid[:, None], pixels / size - seen.pixel[rays], 0.0)
+        share = torch.stack([pixels[:, 0] / cameras.width, pixels[:, 1] / cameras.height], dim=-1)
+        induced = torch.where(valid[:, None], share - seen.pixel[rays], 0.0)
         errors.append(L.optical_flow_loss(induced * scale, given[0][rays] * scale, valid, w.flow_robust_scale))
     if errors:
         result["optical_flow"] = w.optical_flow * torch.stack(errors).mean()
@@ -237,7 +232,7 @@ def flow_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights, con
     result["flow_smooth"] = w.flow_smooth * (
         L.time_smoothness_loss(after, before, weight * both) + L.ray_smoothness_loss(after, flow.points, weight)
     )
-    result["flow_magnitude"] = w.flow_magnitude * L.magnitude_loss(after)
+    result["flow_magnitude"] = w.flow_magnitude * (L.magnitude_loss(after) + L.magnitude_loss(before)) / 2
     result["static_flow"] = w.static_flow * L.static_flow_loss(after, seen.static[rays, None].expand_as(weight))
     if w.flow_cycle > 0:
         result["flow_cycle"] = w.flow_cycle * L.cycle_loss(flow.points, forward_and_back(scene, out, config), weight)
@@ -286,6 +281,10 @@ def depth_losses(out: Rendered, seen: Observed, w: LossWeights, static_only: boo
             inverse = seen.z_ratio / out.distance.clamp(min=L.EPS)
             result["depth"] = w.depth * L.relative_depth_loss(inverse, wanted, seen.frame)
         return result
+    if w.depth_everywhere > 0:
+        wanted = seen.inverse_depth if not static_only else torch.where(seen.static, seen.inverse_depth, torch.nan)
+        inverse = seen.z_ratio / out.distance.clamp(min=L.EPS)
+        result["depth_everywhere"] = w.depth_everywhere * L.relative_depth_loss(inverse, wanted, seen.frame)
     known, given = given_distance(seen)
     static = known & (seen.static if seen.motion is not None else True)
     result["line_of_sight_static"] = w.line_of_sight_static * L.line_of_sight_loss(
@@ -307,16 +306,10 @@ def depth_losses(out: Rendered, seen: Observed, w: LossWeights, static_only: boo
     return result
 
 
-def given_distance(seen: Observed) -> tuple[Tensor, Float[Tensor, "R"]]:
-    """Whether the aligned disparity says where a ray ends, and at which distance along it (1 where it does not)."""
-    assert seen.inverse_depth is not None
-    known = seen.inverse_depth.isfinite() & (seen.inverse_depth > 0)
-    return known, seen.z_ratio / torch.where(known, seen.inverse_depth, 1.0)
-
-
 def on_background(scene: Scene, rgb: Float[Tensor, "R 3"], weights: Float[Tensor, "R S"]) -> Float[Tensor, "R 3"]:
     """Composited colours in front of the scene's background, as its images are."""
-    return rgb + (1 - weights.sum(-1, keepdim=True)) * rgb.new_tensor(scene.background_color)
+    left = 1 - weights.sum(-1, keepdim=True)
+    return rgb + torch.cat([left * channel for channel in scene.background_color], dim=-1)
 
 
 def random_rays(mask: Tensor, count: int) -> Int[Tensor, "Q"]:
@@ -325,60 +318,18 @@ def random_rays(mask: Tensor, count: int) -> Int[Tensor, "Q"]:
     return order.topk(min(count, mask.shape[0])).indices
 
 
-def as_color(image: Tensor) -> Tensor:
-    """Colours in [0, 1] of stored images, which are 8-bit where the data set keeps them so."""
-    return image.float() / 255 if image.dtype == torch.uint8 else image.float()
+MODALITIES = {
+    "labels": "labels",
+    "flow_forward": "flow",
+    "flow_backward": "flow",
+    "motion_mask": "motion_mask",
+    "disparity": "disparity",
+    "depth": "depth",
+    "inverse_depth": "inverse_depth",
+}
+"""What a batch's keys belong to, by the names of `SceneFrames.has`."""
 
 
-def observe(
-    batch: dict[str, Tensor],
-    rows: Int[Tensor, "R"] | None,
-    z_ratio: Float[Tensor, "R 1"],
-    first_frame: int,
-    device: torch.device,
-) -> Observed:
-    """What a batch of the datamanager says about its rays (or some of its rows).
-
-    Args:
-        batch: The datamanager's batch.
-        rows: The rows that belong to one scene; None for all.
-        z_ratio: Distance along the ray per camera-z depth.
-        first_frame: Index of the scene's first frame in the data set.
-        device: Where the model is.
-    """
-
-    def get(name: str) -> Tensor | None:
-        values = batch.get(name)
-        if values is None:
-            return None
-        values = values if rows is None else values[rows.to(values.device)]
-        return values.to(device, non_blocking=True)
-
-    size = get("image_size")
-    assert size is not None
-
-    def column(name: str) -> Tensor | None:
-        values = get(name)
-        return None if values is None else values[:, 0]
-
-    def flow(name: str) -> tuple[Tensor, Tensor] | None:
-        values, mask = get(name), column(f"{name}_mask")
-        if values is None or mask is None:
-            return None
-        return values.float() / size, mask.bool()
-
-    indices, image = get("indices"), get("image")
-    assert indices is not None and image is not None
-    return Observed(
-        image=as_color(image[:, :3]),
-        pixel=(indices[:, [2, 1]] + PIXEL_CENTER) / size,
-        aspect=size[:, 1] / size[:, 0],
-        frame=indices[:, 0] - first_frame,
-        z_ratio=z_ratio.reshape(-1).to(device),
-        labels=column("labels"),
-        motion=column("motion_mask"),
-        flow=flow("flow_forward"),
-        flow_backward=flow("flow_backward"),
-        inverse_depth=column("inverse_depth"),
-        disparity=column("disparity"),
-    )
+def present_modalities(batch: dict[str, Tensor], has: frozenset[str]) -> dict[str, Tensor]:
+    """A batch as it would be if it were of one scene alone: what only other scenes have is left out, not unknown."""
+    return {key: value for key, value in batch.items() if key not in MODALITIES or MODALITIES[key] in has}

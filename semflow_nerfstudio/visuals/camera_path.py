@@ -21,14 +21,31 @@ _REMEDY = "save it again from the viewer's Render tab"
 
 
 @dataclass(frozen=True)
+class CropBox:
+    """The viewer's crop, in scene units."""
+
+    center: tuple[float, ...]
+    rotation: tuple[float, ...]
+    """Angles about x, y and z in radians, as nerfstudio's `OrientedBox.from_params` takes them."""
+    scale: tuple[float, ...]
+    """Lengths of its edges."""
+    background: tuple[float, ...]
+    """Colour around it, RGB in [0, 1]."""
+
+    def as_floats(self) -> tuple[Any, Any, Any]:
+        """Centre, rotation and scale as nerfstudio wants them: floats, also where they were given as whole numbers."""
+        return tuple(tuple(float(v) for v in part) for part in (self.center, self.rotation, self.scale))  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
 class CameraPath:
     """A camera-path file."""
 
     views: list[RenderView]
     fps: float
     """Frames per second."""
-    crop: dict[str, Any] | None
-    """The file's crop box as it stands there (nerfstudio's `get_crop_from_json` reads it); None: no crop."""
+    crop: CropBox | None
+    """Box outside which nothing is to be shown; None: no crop."""
 
 
 def from_camera_path_json(path: str | Path) -> CameraPath:
@@ -65,7 +82,7 @@ def from_camera_path_json(path: str | Path) -> CameraPath:
         focal = height / 2 / math.tan(math.radians(fov) / 2)
         camera_to_world = torch.from_numpy(pose[:3].copy())
         views.append(RenderView(camera_to_world, focal, focal, width / 2, height / 2, width, height, time))
-    return CameraPath(views, _fps(path, content, len(views)), content.get("crop"))
+    return CameraPath(views, _fps(path, content, len(views)), _crop(path, content.get("crop")))
 
 
 def to_camera_path_json(views: Sequence[RenderView], path: str | Path, fps: float = _DEFAULT_FPS) -> None:
@@ -171,6 +188,31 @@ def _times(path: Path, given: list[Any]) -> list[float]:
         return np.linspace(0.0, 1.0, len(given)).tolist()
     filled = np.interp(np.arange(len(given)), known, [number for number in numbers if number is not None])
     return filled.clip(0.0, 1.0).tolist()
+
+
+def _crop(path: Path, crop: Any) -> CropBox | None:
+    """The crop as nerfstudio writes it: `crop_center`, `crop_scale`, `crop_rot` and `crop_bg_color`."""
+    if crop is None:
+        return None
+    values = crop if isinstance(crop, dict) else {}
+    color = values.get("crop_bg_color", {"r": 0, "g": 0, "b": 0})
+    channels = [color.get(name) for name in "rgb"] if isinstance(color, dict) else color
+    parts = []
+    for name, entry in (
+        ("crop_center", values.get("crop_center")),
+        ("crop_rot", values.get("crop_rot", [0, 0, 0])),
+        ("crop_scale", values.get("crop_scale")),
+        ("crop_bg_color", channels),
+    ):
+        numbers = [_number(value) for value in entry] if isinstance(entry, list) else []
+        kept = tuple(value for value in numbers if value is not None)
+        if len(kept) != 3 or len(numbers) != 3:
+            raise SceneDataError(f"{path}: '{name}' of its crop must be three numbers, got {entry!r}; {_REMEDY}.")
+        parts.append(kept)
+    center, rotation, scale, background = parts
+    if min(scale) <= 0:
+        raise SceneDataError(f"{path}: 'crop_scale' must be above 0, got {list(scale)}; {_REMEDY}.")
+    return CropBox(center, rotation, scale, tuple(min(max(value / 255, 0.0), 1.0) for value in background))
 
 
 def _fps(path: Path, content: dict[str, Any], num_frames: int) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from semflow_nerfstudio.visuals.legend import (
     BACKGROUND,
+    TEXT,
     Picture,
     Place,
     add_caption,
@@ -69,6 +70,29 @@ def grid(rows: Sequence[Sequence[Picture | None]], separator: int = 4) -> Pictur
             left += width + separator
         top += height + separator
     return canvas
+
+
+def with_alpha(picture: Picture, opacity: Float[Tensor, "H W 1"]) -> np.ndarray:
+    """RGBA (H, W, 4) of a picture and its opacity in [0, 1]."""
+    return np.concatenate([picture, to_picture(opacity)[..., :1]], axis=-1)
+
+
+def split_screen(panels: Mapping[str, Picture], place: float, captions: bool = True) -> Picture:
+    """Two pictures of one size in one: the first left of a line at `place` (a share of the width), the second right.
+
+    Raises:
+        ValueError: there are not two pictures, or their sizes differ.
+    """
+    if len(panels) != 2 or len({panel.shape for panel in panels.values()}) != 1:
+        raise ValueError("a split screen needs two pictures of one size")
+    (left_name, left), (right_name, right) = panels.items()
+    if captions:
+        left, right = add_caption(left, left_name), add_caption(right, right_name, "top-right")
+    column = round(place * left.shape[1])
+    result = np.concatenate([left[:, :column], right[:, column:]], axis=1)
+    if 0 < column < left.shape[1]:
+        result[:, max(column - 1, 0) : column + 1] = TEXT
+    return result
 
 
 def side_by_side(panels: Mapping[str, Picture], captions: bool = True, separator: int = 4) -> Picture:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
+from semflow_nerfstudio.cameras import pixel_centers
 from semflow_nerfstudio.visuals.camera_path import from_camera_path_json
 from semflow_nerfstudio.visuals.trajectories import (
     RenderView,
@@ -72,7 +73,16 @@ def named_path(
     return retime(path[:num_frames], time)
 
 
-def median_depth(depth: Float[Tensor, "H W 1"], accumulation: Float[Tensor, "H W 1"]) -> float:
-    """Median depth of what is seen."""
+def focus_depth(view: RenderView, distance: Float[Tensor, "H W 1"], accumulation: Float[Tensor, "H W 1"]) -> float:
+    """Median camera depth of what a view sees.
+
+    Args:
+        view: From where.
+        distance: Along the rays: the model's `depth` output.
+        accumulation: How much is seen.
+    """
+    uv = pixel_centers(view.width, view.height, distance.device)
+    x, y = (uv[..., :1] - view.cx) / view.fx, (uv[..., 1:] - view.cy) / view.fy
+    depth = distance / (1 + x.square() + y.square()).sqrt()
     seen = depth[accumulation > 0.5]
     return float((seen if seen.numel() else depth).median())

@@ -24,6 +24,9 @@ from semflow_nerfstudio.visuals.legend import Picture
 FORMATS = (".mp4", ".webm", ".gif")
 """File endings that VideoWriter knows; a path without an ending is a folder of PNGs."""
 
+ALPHA_FORMATS = (".webm", "")
+"""Those that can be transparent."""
+
 _FRAME_NAME = re.compile(r"(\d{5,})\.png")
 _BT709 = 1
 _LIMITED_RANGE = 1
@@ -45,7 +48,14 @@ class VideoWriter:
     there, and name the frame in `add(picture, index)`.
     """
 
-    def __init__(self, path: str | Path, fps: float = 24.0, size: tuple[int, int] | None = None, resume: bool = False):
+    def __init__(
+        self,
+        path: str | Path,
+        fps: float = 24.0,
+        size: tuple[int, int] | None = None,
+        resume: bool = False,
+        alpha: bool = False,
+    ):
         """Open a video for writing; an existing video file is replaced at the end.
 
         Args:
@@ -54,9 +64,11 @@ class VideoWriter:
             size: (width, height) that every frame must have; None: that of the first frame.
             resume: Keep the frames that are in a PNG folder already. Without it a folder with frames is refused,
                 because old and new frames would mix.
+            alpha: Frames are RGBA; only PNG folders and .webm (VP9, yuva420p) can hold them.
 
         Raises:
-            ValueError: for an unknown ending, an fps that is not positive, or `resume` of a video file.
+            ValueError: for an unknown ending, an fps that is not positive, `resume` of a video file, or `alpha` of one
+                that has none.
             FileExistsError: if the folder holds frames and `resume` is off.
         """
         self.path = Path(path)
@@ -66,7 +78,10 @@ class VideoWriter:
         """Frames added by this writer."""
         self._sink: _Sink
         self._finished = False
+        self._channels = 4 if alpha else 3
         suffix = self.path.suffix.lower()
+        if alpha and suffix in FORMATS and suffix not in ALPHA_FORMATS:
+            raise ValueError(f"{self.path}: {suffix} has no alpha channel; write a .webm, or a folder of PNGs.")
         if not suffix:
             self._sink = folder = _PngFolder(self.path, resume)
             self.size = size or folder.size()
@@ -80,7 +95,7 @@ class VideoWriter:
             )
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._sink = _GifFile(self.path, self.fps) if suffix == ".gif" else _CodecFile(self.path, self.fps)
+            self._sink = _GifFile(self.path, self.fps) if suffix == ".gif" else _CodecFile(self.path, self.fps, alpha)
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -99,15 +114,17 @@ class VideoWriter:
         """Append a frame.
 
         Args:
-            picture: RGB, all of one size. Odd sizes are padded by one pixel for mp4 and webm.
+            picture: RGB (with alpha RGBA), all of one size. Odd sizes are padded by one pixel for mp4 and webm.
             index: Number of the frame. By default frames are numbered as they come; only PNG folders may skip.
 
         Raises:
-            ValueError: if it is no uint8 (H, W, 3) array, its size differs, or `index` skips a frame of a video.
+            ValueError: if it is no uint8 (H, W, 3) array (with alpha 4), its size differs, or `index` skips a frame of
+                a video.
         """
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != self._channels or 0 in picture.shape:
             raise ValueError(
-                f"{self.path}: frames are uint8 arrays (H, W, 3), got {picture.dtype} with shape {picture.shape}."
+                f"{self.path}: frames are uint8 arrays (H, W, {self._channels}), "
+                f"got {picture.dtype} with shape {picture.shape}."
             )
         if self._finished:
             raise ValueError(f"{self.path}: the video is finished; frames cannot be added any more.")
@@ -143,30 +160,6 @@ class VideoWriter:
             self._sink.abort()
 
 
-def encode_folder(frames: str | Path, out: str | Path, fps: float = 24.0) -> int:
-    """Encode a folder of `00000.png`, `00001.png`, ... as a video, one frame in memory at a time.
-
-    Returns:
-        The number of frames.
-
-    Raises:
-        FileNotFoundError: if the folder holds no frames.
-        ValueError: if a frame is missing in between, or for what VideoWriter refuses.
-    """
-    folder = Path(frames)
-    files = _frame_files(folder)
-    if not files:
-        raise FileNotFoundError(f"{folder}: no frames (00000.png, 00001.png, ...) here.")
-    missing = next((i for i in range(max(files) + 1) if i not in files), None)
-    if missing is not None:
-        raise ValueError(f"{folder}: frame {_frame_name(missing)} is missing; render it (resume) before encoding.")
-    with VideoWriter(out, fps) as writer:
-        for index in range(len(files)):
-            with Image.open(files[index]) as image:
-                writer.add(np.asarray(image.convert("RGB")))
-    return len(files)
-
-
 class _Sink(Protocol):
     def done(self, index: int) -> bool: ...
     def add(self, picture: Picture, index: int) -> None: ...
@@ -176,24 +169,24 @@ class _Sink(Protocol):
 
 class _PngFolder:
     def __init__(self, folder: Path, resume: bool):
-        if not resume and _frame_files(folder):
+        if not resume and frame_files(folder):
             raise FileExistsError(f"{folder}: holds frames already; resume, or choose another folder or delete them.")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
 
     def done(self, index: int) -> bool:
-        return (self.folder / _frame_name(index)).is_file()
+        return (self.folder / frame_name(index)).is_file()
 
     def size(self) -> tuple[int, int] | None:
         """(width, height) of the frames that are there already."""
-        present = next(iter(_frame_files(self.folder).values()), None)
+        present = next(iter(frame_files(self.folder).values()), None)
         if present is None:
             return None
         with Image.open(present) as image:
             return image.size
 
     def add(self, picture: Picture, index: int) -> None:
-        target = self.folder / _frame_name(index)
+        target = self.folder / frame_name(index)
         partial = _partial(target)
         try:
             Image.fromarray(picture).save(partial, format="PNG")
@@ -211,12 +204,13 @@ class _PngFolder:
 class _CodecFile:
     """mp4 and webm, encoded as the frames come."""
 
-    def __init__(self, target: Path, fps: Fraction):
+    def __init__(self, target: Path, fps: Fraction, alpha: bool = False):
         self.target, self.fps = target, fps
         self.partial = _partial(target)
         self.container: Any = None
         self.stream: Any = None
         self.count = 0
+        self.given, self.stored = ("rgba", "yuva420p") if alpha else ("rgb24", "yuv420p")
 
     def done(self, index: int) -> bool:
         return False
@@ -227,8 +221,8 @@ class _CodecFile:
         if self.container is None:
             self.container, self.stream = self._open(picture.shape[1], picture.shape[0])
         # Without naming BT.709 here and in the stream, players guess the matrix from the size and colours shift.
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
-            format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+        frame = av.VideoFrame.from_ndarray(picture, format=self.given).reformat(
+            format=self.stored, dst_colorspace="ITU709", dst_color_range="MPEG"
         )
         frame.pts = self.count
         frame.time_base = 1 / self.fps
@@ -244,7 +238,9 @@ class _CodecFile:
         _require_encoder(codec, self.target)
         container = av.open(str(self.partial), "w", format=self.target.suffix[1:].lower(), options=container_options)
         stream = container.add_stream(codec, rate=self.fps, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, self.stored
+        if self.stored == "yuva420p":
+            stream.metadata["alpha_mode"] = "1"  # players look here whether the alpha counts
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED_RANGE
@@ -393,11 +389,13 @@ def _frame_rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 
-def _frame_name(index: int) -> str:
+def frame_name(index: int) -> str:
+    """File name of a frame of a folder."""
     return f"{index:05d}.png"
 
 
-def _frame_files(folder: Path) -> dict[int, Path]:
+def frame_files(folder: Path) -> dict[int, Path]:
+    """The frames of a folder by number."""
     if not folder.is_dir():
         return {}
     matches = ((_FRAME_NAME.fullmatch(file.name), file) for file in folder.iterdir())

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tables
+from semflow_nerfstudio.benchmarking.quality_rows import ROWS
+from semflow_nerfstudio.benchmarking.records import Records, write_json
 
 FILES = sorted(tables.RESULTS.glob("*.json"))
 
@@ -92,6 +94,13 @@ def test_result_files_are_json_that_a_table_shows(path: Path) -> None:
     assert result["machine"]["cpu"] and result["machine"]["torch"]
 
 
+def test_measured_rows_are_rows_that_there_are() -> None:
+    """A record of a row that was renamed would be in no table."""
+    known = {row.name for rows in ROWS.values() for row in rows}
+    for record in Records(tables.RESULTS / "quality").all():
+        assert record["configuration"] in known and record["machine"]["cpu"] and record["commit"]
+
+
 # ---------------------------------------------------------------- made-up results
 
 
@@ -119,6 +128,60 @@ def test_encodings(results: Path) -> None:
     on_gpu = ENCODINGS | {"machine": {"cpu": "Some CPU", "threads": 2, "gpu": "Some GPU"}}
     (results / "encodings_cpu.json").write_text(json.dumps(on_gpu))
     assert body(tables.encoding_table())[0][0] == "Some GPU"
+
+
+SPEED = {
+    "measured": "2026-01-01T00:00:00",
+    "machine": {"cpu": "Some CPU", "threads": 2},
+    "commit": "abc1234",
+    "train_ms_per_ray": 0.7512,
+    "dense_ms_per_ray": 12.34,
+    "nerfacto_ms_per_ray": 1.5,
+    "render_ms_per_ray": 0.3456,
+    "hash_ratio_8x15": 15.26,
+    "hash_ratio_16x19": "not measured",
+    "frame_memory": {"full_hd_gb_extrapolated": 2.34},
+    "stages": {"backward": 0.5, "losses": 0.104},
+    "semantic_samples": [
+        {"samples": "4", "logit_error_mean": 0.0123, "logit_error_max": 0.5, "labels_changed": 0.0015}
+    ],
+}
+SCALE = {
+    "measured": "2026-01-01T00:00:00",
+    "machine": {"cpu": "Some CPU", "threads": 2},
+    "options": {"size": "480x270"},
+    "rows": [{"frames": 12, "ms_per_step": 512.3, "resident_mb": 1234.0, "peak_mb": 2345.0}],
+    "summary": {
+        "time_ratio": 1.051,
+        "resident_mb_per_frame": 3.21,
+        "peak_mb_per_frame": 3.9,
+        "resident_gb_of_300_frames": 2.0,
+        "peak_gb_of_300_frames": 3.04,
+    },
+}
+
+
+def test_speed(results: Path) -> None:
+    write_json(results / "speed" / "a.json", SPEED)
+    expected = ["0.75 ms", "12.3 ms", "1.50 ms", "0.35 ms", "not measured", "15.3x", "not measured", "2.3 GB"]
+    measured, missing = body(tables.TABLES["speed"]())
+    assert measured == ["Some CPU, 2 threads", "abc1234", *expected]
+    assert missing == ["GPU", *["not measured"] * 9]
+    on_gpu = SPEED | {"machine": SPEED["machine"] | {"gpu": "Some GPU"}}
+    write_json(results / "speed" / "b.json", on_gpu)
+    assert [cells[0] for cells in body(tables.TABLES["speed"]())] == ["Some CPU, 2 threads", "Some GPU"]
+    stages = tables.TABLES["stages"]()
+    assert stages.splitlines()[0] == "| machine | backward | losses |"
+    assert body(stages)[1] == ["Some GPU", "50 %", "10 %"]
+    assert body(tables.TABLES["samples"]())[0][1:] == ["4", "0.0123", "0.500", "0.15 %"]
+
+
+def test_scale(results: Path) -> None:
+    write_json(results / "scale" / "a.json", SCALE)
+    rows = [cells[2:] for cells in body(tables.TABLES["scale"]())]
+    assert rows[0] == ["12", "512 ms", "1.23 GB", "2.35 GB"]
+    assert rows[1] == ["growth", "1.05x", "3.2 MB a frame", "3.9 MB a frame"]
+    assert rows[2] == ["300, extrapolated", "-", "2.0 GB", "3.0 GB"]
 
 
 def test_tables_go_between_their_markers_and_the_rest_stays(results: Path) -> None:

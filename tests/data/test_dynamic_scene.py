@@ -12,6 +12,7 @@ from tiny_scenes import FOCAL, HEIGHT, WIDTH, camera_to_world, write_dynamic_sce
 
 from semflow_nerfstudio.cameras import FrameCameras, pixel_centers
 from semflow_nerfstudio.data import verification
+from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig, held_out_frames
 from semflow_nerfstudio.data.modalities import read_depth, read_flow, read_labels
 from semflow_nerfstudio.data.records import scene_key
@@ -152,6 +153,21 @@ def test_holdout(tmp_path):
     assert val.metadata["scenes"][0].next_frame.tolist() == [2, -1]
     assert val.metadata["scenes"][0].previous_frame.tolist() == [1, 4]
     assert len(train.metadata["scenes"][0].distinct_times) == 7
+
+
+@pytest.mark.parametrize("test_cameras", [0, 4])
+def test_frames_whose_labels_are_withheld(tmp_path, test_cameras):
+    """All frames are trained on, the withheld ones without labels; these are evaluated, with theirs."""
+    folder = write_dynamic_scene(tmp_path, test_cameras=test_cameras)
+    options = {"eval_protocol": "label-holdout", "labelled_frames": "0,2"}
+    train, val = parse(folder, **options), parse(folder, "val", **options)
+    assert [path.stem for path in train.image_filenames] == ["000", "001", "002", "003"]
+    assert [frame.labels is not None for frame in train.metadata["frames"]] == [True, False, True, False]
+    assert [path.stem for path in val.image_filenames] == ["001", "003"]
+    assert [frame.labels.stem for frame in val.metadata["frames"]] == ["001", "003"]
+    assert torch.equal(val.cameras.camera_to_worlds, train.cameras.camera_to_worlds[[1, 3]])
+    with pytest.raises(SceneDataError, match="label-holdout has nothing to evaluate"):
+        parse(folder, eval_protocol="label-holdout")
 
 
 def test_held_out_frames():

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from agreement import CASES, assert_agrees, make_grids, make_points
 from torch import nn
 
 from semflow_nerfstudio.encodings import backends, numba_backend, torch_backend
@@ -42,6 +43,19 @@ def test_auto_falls_back_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
 def test_auto_falls_back_for_double_precision() -> None:
     with pytest.warns(UserWarning, match="float32"):
         assert HashGrid(3).double()(torch.rand(5, 3)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("case", ["3-D", "3-D, dense", "4-D", "4-D, dense frames"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_tables(case: str, dtype: torch.dtype) -> None:
+    """Read and summed in single precision; only the gradient itself is rounded. With collisions and without."""
+    grid, reference = make_grids("auto", CASES[case])
+    grid.to(dtype)
+    reference.load_state_dict(grid.state_dict())
+    with pytest.warns(UserWarning, match="plain torch, which is much slower than numba: .*float32"):
+        assert grid(torch.rand(3, grid.input_dim)).dtype == torch.float32
+    assert_agrees(grid, reference, make_points(grid.input_dim, 300), tolerance=2 * torch.finfo(dtype).eps)
+    assert grid.table.grad is not None and grid.table.grad.dtype == dtype
 
 
 def test_auto_takes_torch_on_other_devices() -> None:

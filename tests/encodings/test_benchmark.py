@@ -1,27 +1,20 @@
 """The benchmark of the encodings, on very little."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+
+from semflow_nerfstudio.benchmarking import encodings as benchmark
 
 pytest.importorskip("nerfstudio")
 pytest.importorskip("numba")
 
 
 def test_rows_and_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "encodings.py"
-    spec = importlib.util.spec_from_file_location("encodings_benchmark", path)
-    assert spec is not None and spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, benchmark)
-    spec.loader.exec_module(benchmark)
     monkeypatch.setattr(benchmark, "CONFIGURATIONS", {"8x15": (2, 8, 32)})
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
-    result = benchmark.measure(torch.device("cpu"), 200, 2, ["8x15"])
+    told: list[tuple[int, int]] = []
+    result = benchmark.measure(torch.device("cpu"), 200, 2, ["8x15"], progress=lambda *done: told.append(done))
     rows = {(row["encoding"], row["dimensions"], row["times"]): row for row in result["rows"]}
     baseline, fast = rows["nerfstudio torch", 3, ""], rows["numba", 3, ""]
     assert result["hash_ratio_8x15"] == fast["times_faster"] > 0
@@ -32,3 +25,9 @@ def test_rows_and_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows["triton", 3, ""]["milliseconds"] == "not measured"
     assert "CUDA" in rows["triton", 3, ""]["why"]
     assert result["machine"]["torch"] == torch.__version__ and result["points"] == 200
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_dimensions_can_be_chosen() -> None:
+    result = benchmark.measure(torch.device("cpu"), 50, 1, ["8x15"], dimensions=[3])
+    assert {row["dimensions"] for row in result["rows"]} == {3}

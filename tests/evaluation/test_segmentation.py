@@ -10,9 +10,7 @@ import torch
 from semflow_nerfstudio.evaluation.boundaries import boundary_f
 from semflow_nerfstudio.evaluation.segmentation import (
     SegmentationAccumulator,
-    calibration_histogram,
     confusion_matrix,
-    expected_calibration_error,
     mean_over_images,
     merge_static_classes,
     segmentation_scores,
@@ -155,25 +153,3 @@ def test_mean_over_images_leaves_out_what_is_missing():
     assert means["a"] == 2.0
     assert math.isnan(means["b"])
     assert means["c"] == 5.0
-
-
-def test_expected_calibration_error_by_hand():
-    # Confidences .9 (right), .8 (wrong), .8 (right) and an unlabelled pixel; five bins put .8 and .9 in one.
-    probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.8, 0.2], [0.5, 0.5]], dtype=torch.float64)
-    truth = torch.tensor([0, 1, 0, 255], dtype=torch.uint8)
-    histogram = calibration_histogram(probabilities, truth, bins=5)
-    assert histogram.tolist() == [[0, 0, 0]] * 4 + [[3, pytest.approx(2.5), 2]]
-    assert expected_calibration_error(histogram) == pytest.approx(abs(2 / 3 - 2.5 / 3))
-    # Two more certain and right pixels, from another image.
-    other = calibration_histogram(torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]), torch.tensor([[1, 0]]), bins=5)
-    assert expected_calibration_error(histogram + other) == pytest.approx(abs(4 - 4.5) / 5)
-    assert math.isnan(expected_calibration_error(torch.zeros(5, 3)))
-
-
-def test_calibration_tells_calibrated_from_overconfident():
-    generator = torch.Generator().manual_seed(0)
-    probabilities = torch.softmax(3 * torch.randn(50000, 4, generator=generator), dim=-1)
-    truth = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
-    sharpened = torch.softmax(4 * probabilities.log(), dim=-1)
-    assert expected_calibration_error(calibration_histogram(probabilities, truth)) < 0.01
-    assert expected_calibration_error(calibration_histogram(sharpened, truth)) > 0.1

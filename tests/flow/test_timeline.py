@@ -54,14 +54,14 @@ def test_window_between_frames_fades_at_its_ends() -> None:
     torch.testing.assert_close(window.weight, torch.tensor(expected))
 
 
-@pytest.mark.parametrize("size", [1, 3, 5])
-def test_weights_of_frames_are_continuous_in_time(size: int) -> None:
+@pytest.mark.parametrize("size, stride", [(1, 1), (3, 1), (5, 1), (3, 2), (5, 2), (3, 4)])
+def test_weights_of_frames_are_continuous_in_time(size: int, stride: int) -> None:
     timeline = Timeline(UNEVEN)
     index = torch.linspace(0, 4, 4001)
-    window = timeline.window(index, size, at_frames=False)
+    window = timeline.window(index, size, at_frames=False, stride=stride)
     per_frame = torch.zeros(len(index), len(UNEVEN)).scatter_add(1, window.index, window.weight)
     assert per_frame.diff(dim=0).abs().max() <= 1.5e-3
-    at = timeline.window(torch.arange(5.0), size, at_frames=True)
+    at = timeline.window(torch.arange(5.0), size, at_frames=True, stride=stride)
     exact = torch.zeros(5, 5).scatter_add(1, at.index, at.weight)
     torch.testing.assert_close(per_frame[::1000], exact, atol=1e-5, rtol=0)
 
@@ -96,3 +96,22 @@ def test_nearly_the_last_frame_has_no_frame_after_it() -> None:
     window = Timeline(UNEVEN).window(torch.tensor([4 - 5e-5]), 3, at_frames=False)
     assert window.index[0, window.center].item() == 4
     torch.testing.assert_close(window.weight, torch.tensor([[1.0, 1.0, 0.0, 0.0]]), atol=1e-4, rtol=0)
+
+
+def test_window_with_a_stride() -> None:
+    timeline = Timeline(torch.linspace(0, 1, 12))
+    assert [timeline.stride_over_clip(size) for size in (1, 3, 5, 12, 99)] == [11, 6, 3, 1, 1]
+    window = timeline.window(torch.tensor([6.0, 1.0]), 3, at_frames=True, stride=5)
+    assert window.index.tolist() == [[1, 5, 6, 7, 11], [0, 0, 1, 2, 6]] and window.gaps == (4, 1, 1, 4)
+    assert window.weight.tolist() == [[1, 0, 1, 0, 1], [0, 0, 1, 0, 1]] and window.center == 2
+    assert window.exists.tolist() == [[True] * 5, [False, True, True, True, True]]
+    between = timeline.window(torch.tensor([6.25]), 3, at_frames=False, stride=5)
+    assert between.index.tolist() == [[1, 2, 5, 6, 7, 11, 11]] and between.gaps == (1, 3, 1, 1, 4, 1)
+    torch.testing.assert_close(between.weight, torch.tensor([[0.75, 0.25, 0, 0.75, 0.25, 0.75, 0]]))
+
+
+def test_neighbours_are_there_whatever_the_window() -> None:
+    window = Timeline(UNEVEN).window(torch.tensor([2.0, 0.0]), 1, at_frames=True)
+    assert window.index.tolist() == [[1, 2, 3], [0, 0, 1]] and window.center == 1
+    assert window.weight.tolist() == [[0, 1, 0], [0, 1, 0]]
+    assert window.exists.tolist() == [[True, True, True], [False, True, True]]

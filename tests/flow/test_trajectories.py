@@ -133,3 +133,19 @@ def test_gradients_reach_velocity_and_points() -> None:
     ).sum().backward()
     assert speed.grad is not None and points.grad is not None
     assert speed.grad.abs().min() > 0 and points.grad.abs().min() > 0
+
+
+def test_long_links_take_as_many_steps_as_there_are_frames() -> None:
+    times = torch.full((2, 1), 0.3, dtype=torch.float64)
+    window = WINDOW.new_tensor([[0.0, 0.3, 0.5, 1.1]]).expand(2, 4)
+    calls: list[float] = []
+
+    def counted(points: Tensor, at: Tensor) -> Tensor:
+        calls.append(at[0, 0].item())
+        return rotating(points, at)
+
+    path = trace(counted, RAY_POINTS, times, window, 1, TAU, True, 2, "euler", gaps=(3, 2, 5))
+    assert len(calls) == 2 * (3 + 2 + 5)
+    start = RAY_POINTS.reshape(-1, 3)
+    back = integrate(rotating, start, column(0.3), column(-0.3), TAU, 6, "euler")
+    torch.testing.assert_close(path[:, :, 0].reshape(-1, 3), back)

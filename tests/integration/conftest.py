@@ -8,8 +8,21 @@ import pytest
 import tyro
 from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
 from nerfstudio.scripts import train as ns_train
-from tiny_runs import FRAMES, HEIGHT, STEPS, WIDTH, TrainedRun, forget_writers, shrink, tiny_model
+from several_scenes import write_scenes
+from tiny_runs import (
+    FRAMES,
+    HEIGHT,
+    STEPS,
+    WIDTH,
+    TrainedRun,
+    forget_writers,
+    shrink,
+    tiny_config,
+    tiny_model,
+    train,
+)
 
+from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
 
 
@@ -36,3 +49,17 @@ def tiny_run(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRu
     ns_train.main(config)
     forget_writers()
     return TrainedRun(config.get_base_dir(), config)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of two scenes, A and B, which differ in everything in which scenes may differ."""
+    return write_scenes(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(scope="session")
+def run_of_two(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """A run of both scenes. Tests must not change it."""
+    data = DynamicSceneDataParserConfig(data=scenes, scenes=("A", "B"))
+    config = tiny_config(data, tmp_path_factory.mktemp("runs"), steps=STEPS)
+    return TrainedRun(train(config).base_dir, config)

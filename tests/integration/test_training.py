@@ -116,9 +116,11 @@ def test_static_stage_trains_what_does_not_move(scene: Path, tmp_path: Path) -> 
         assert any(part in name for name in second), part
 
 
-def test_without_motion_masks_there_is_no_static_stage(scene: Path, tmp_path: Path) -> None:
+def test_without_motion_masks_the_static_stage_learns_from_all_rays(scene: Path, tmp_path: Path) -> None:
     trainer = set_up(tiny_config(without(scene, tmp_path / "scene", "motion_masks"), tmp_path / "runs"))
-    assert model_of(trainer).training and not model_of(trainer).static_stage
+    assert model_of(trainer).training and model_of(trainer).static_stage
+    _, losses, _ = trainer.pipeline.get_train_loss_dict(0)
+    assert losses["color"].item() > 0
 
 
 # ---------------------------------------------------------------- repeating and resuming

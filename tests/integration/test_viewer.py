@@ -3,57 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import viser.transforms as vtf
-from nerfstudio.configs.base_config import ViewerConfig
-from nerfstudio.utils import writer
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
-from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
+from nerfstudio.viewer.viewer import Viewer
 from nerfstudio.viewer_legacy.server.viewer_utils import get_free_port
-from tiny_runs import OUTPUTS, TrainedRun, dataset_of, forget_writers, model_of, parameters, set_up, tiny_config
-from torch import Tensor
+from tiny_runs import OUTPUTS, TrainedRun, forget_writers, parameters, set_up, tiny_config
 from viewer_client import ViewerClient
+from viewer_session import HEIGHT, WIDTH, Session, end, watched
 
 from semflow_nerfstudio.runs import Run, load_run
-
-WIDTH, HEIGHT = 64, 36
-"""Of finished images; while a camera moves they are smaller."""
-
-
-@dataclass
-class Session:
-    """A viewer and who looks at it."""
-
-    viewer: Viewer
-    client: ViewerClient
-    rendered: list[dict[str, Tensor]]
-    """Outputs of the images so far; `time` is that of the camera."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread that renders for the client lives."""
-        (thread,) = self.viewer.render_statemachines.values()
-        return thread.is_alive()
-
-    def show(self, label: str, value: object) -> np.ndarray:
-        """Change a control and wait for the image."""
-        self.client.set(label, value)
-        image = self.client.next_image(WIDTH)
-        assert self.alive, f"the render thread died of {label} = {value}"
-        return image
-
-
-def end(threads: Iterable[RenderStateMachine]) -> None:
-    """Wait for threads that render: one that the end of the process kills in the middle takes it down."""
-    for thread in threads:
-        thread.running = False
-        thread.join(30)
-        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -63,42 +25,8 @@ def run(tiny_run: TrainedRun) -> Run:
 
 @pytest.fixture(scope="module")
 def session(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    """What `ns-viewer` starts, and a client that stands where the first training camera stands."""
-    rendered: list[dict[str, Tensor]] = []
-    model = model_of(run)
-    render = model.get_outputs_for_camera
-
-    def watch(camera, obb_box=None):
-        outputs = render(camera, obb_box)
-        rendered.append({**outputs, "time": camera.times})
-        return outputs
-
-    model.get_outputs_for_camera = watch  # type: ignore[method-assign]
-    port = get_free_port()
-    viewer = Viewer(
-        ViewerConfig(websocket_host="127.0.0.1", websocket_port=port, image_format="png"),
-        log_filename=tmp_path_factory.mktemp("viewer") / "viewer.log",
-        datapath=run.pipeline.datamanager.get_datapath(),
-        pipeline=run.pipeline,
-        train_lock=threading.Lock(),
-    )
-    run.config.logging.local_writer.enable = False
-    writer.setup_local_writer(run.config.logging, max_iter=1)
-    viewer.init_scene(dataset_of(run, "train"), "completed", dataset_of(run))
-    viewer.update_scene(step=5)
-    pose = run.frames.camera_to_worlds[0].numpy()
-    turned = vtf.SO3.from_matrix(pose[:, :3]) @ vtf.SO3.from_x_radians(np.pi)
-    with ViewerClient(port) as client:
-        client.look((VISER_NERFSTUDIO_SCALE_RATIO * pose[:, 3]).tolist(), turned.wxyz.tolist())
-        client.wait(lambda: client.image is not None)
-        client.set("Max res", WIDTH)
-        client.next_image(WIDTH)
-        yield Session(viewer, client, rendered)
-        threads = [*viewer.render_statemachines.values()]
-    end(threads)
-    viewer.viser_server.stop()
-    forget_writers()
-    del model.get_outputs_for_camera
+    with watched(run, tmp_path_factory.mktemp("viewer")) as session:
+        yield session
 
 
 def test_every_output_can_be_chosen(session: Session) -> None:
@@ -147,7 +75,7 @@ def test_moving_the_camera_interrupts_and_goes_on(session: Session) -> None:
 
 
 def test_viewer_of_a_training_run(scene: Path, tmp_path: Path) -> None:
-    """What `ns-train` starts by default: images come while training goes on."""
+    """What `ns-train` starts by default: images come while training goes on, and the tab's controls work."""
     config = tiny_config(scene, tmp_path, steps=100_000)
     port = get_free_port()
     config.viewer.websocket_host, config.viewer.websocket_port = "127.0.0.1", port
@@ -164,6 +92,12 @@ def test_viewer_of_a_training_run(scene: Path, tmp_path: Path) -> None:
                     client.set(label, value)
                     client.wait(lambda: client.image is not None)
                     seen.append(trainer.step)
+                for label, value in (("Selected", "moving"), ("Replace background", True), ("Select with", "click")):
+                    client.set(label, value)
+                client.click((0.0, -90.0, 0.0), (0.0, 1.0, 0.0))
+                client.press("Hide")
+                client.wait(lambda: "hidden" in client.texts() or "Nothing is selected" in client.texts(), 60)
+                client.wait(lambda: "another background" in client.texts(), 60)
                 assert isinstance(trainer.viewer_state, Viewer)
                 threads.extend(trainer.viewer_state.render_statemachines.values())
         finally:

@@ -30,7 +30,13 @@ from semflow_nerfstudio.scene import Scene, SceneConfig
 from semflow_nerfstudio.shared import SharedConfig
 
 FRAMES, WIDTH, HEIGHT = 4, 48, 27
-CLASSES_OUTPUTS = {"semantics", "semantics_overlay", "semantic_entropy"}
+CLASSES_OUTPUTS = {
+    "semantics",
+    "semantics_overlay",
+    "semantic_entropy",
+    "semantic_confidence",
+    "class_probability",
+}
 OUTPUTS = {"rgb", "accumulation", "depth", "static_rgb", "dynamic_rgb", "dynamicness", "flow"} | CLASSES_OUTPUTS
 """What every run shows."""
 STATIC_STEPS = 3

@@ -4,9 +4,19 @@ import pytest
 import torch
 from builders import random_samples, random_scene
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.model_components.losses import lossfun_distortion
 
+from semflow_nerfstudio.renderer import RenderConfig, render_rays
+from semflow_nerfstudio.rendering.samples import Samples
+from semflow_nerfstudio.sampling import occupancy
 from semflow_nerfstudio.sampling.collider import FAR_PLANE, NEAR_PLANE, intersect_box, set_near_far
-from semflow_nerfstudio.sampling.proposal import ProposalSampling, ProposalSamplingConfig, proposal_losses
+from semflow_nerfstudio.sampling.occupancy import OccupancySampling, OccupancySamplingConfig
+from semflow_nerfstudio.sampling.proposal import (
+    ProposalSampling,
+    ProposalSamplingConfig,
+    distortion_loss,
+    proposal_losses,
+)
 
 CONFIG = ProposalSamplingConfig(proposal_samples=(24,), samples=10)
 BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
@@ -103,3 +113,104 @@ def test_as_many_passes_as_proposal_fields() -> None:
     scene, _ = random_scene()
     with pytest.raises(ValueError, match="2 entries for 1 proposal fields"):
         ProposalSampling(scene, ProposalSamplingConfig(proposal_samples=(64, 32)))
+
+
+def test_distortion_is_nerfstudios() -> None:
+    edges = torch.rand(9, 65).sort(dim=-1).values
+    weights = (torch.rand(9, 64) / 40).requires_grad_()
+    plain, fast = lossfun_distortion(edges, weights).mean(), distortion_loss(edges, weights)
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-7)
+    slopes = [torch.autograd.grad(loss, weights)[0] for loss in (fast, plain)]
+    torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-7)
+
+
+# ---------------------------------------------------------------- occupancy grid
+
+
+def grid(scene, updates: int = 3, samples: int = 32, **options) -> OccupancySampling:
+    """A grid all of whose cells have been looked at a few times."""
+    settings = {"resolution": 12, "steps": 128, "cells": 10**6, "decay": 0.0, **options}
+    sampler = OccupancySampling(scene, OccupancySamplingConfig(**settings), samples)
+    for _ in range(updates):
+        sampler.update(scene)
+    return sampler.eval()
+
+
+def walls(scene, unit: torch.Tensor, grid_times: torch.Tensor) -> torch.Tensor:
+    """A wall at z = .5 before the middle of the clip and at z = -.5 after it."""
+    height = torch.where(grid_times[:, 0] < 0.5, 0.5, -0.5)
+    return 50.0 * ((unit[:, 2] * 2 - 1 - height).abs() < 0.1)
+
+
+def test_occupied_space_gets_the_samples_at_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(occupancy, "total_density", walls)
+    scene, _ = random_scene()
+    sampler = grid(scene, updates=30, decay=0.9)
+    times = torch.tensor([[0.0], [1.0]])
+    rays = random_samples(torch.zeros(1)).rays(torch.tensor([0, 0]))
+    same = RayBundle(origins=rays.origins, directions=rays.directions, pixel_area=torch.ones(2, 1))
+    samples, proposed = sampler(same, times, scene)
+    assert samples.starts.shape == (2, 32) and (samples.deltas >= 0).all()
+    assert not any(weights.requires_grad for weights in proposed.weights)
+    height = samples.positions[..., 2]
+    torch.testing.assert_close(height.median(dim=1).values, torch.tensor([0.5, -0.5]), atol=0.2, rtol=0)
+    # Between two frames it looks where something is at either of them: here, frames 1 and 2 of 4.
+    half = torch.full((2, 1), 0.4)
+    seen = sampler.look_up(scene, samples.positions, half) > sampler.least_density()
+    assert seen.float().mean() > 0.9
+
+
+def test_empty_rays_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(occupancy, "total_density", lambda scene, unit, times: torch.zeros(len(unit)))
+    scene, _ = random_scene()
+    samples, _ = grid(scene)(bundle(torch.zeros(3)), torch.zeros(3, 1), scene)
+    assert samples.positions.isfinite().all() and (samples.deltas > 0).all()
+    assert samples.deltas.max() < 5 * samples.deltas.min()
+
+
+def test_grid_forgets_what_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, _ = random_scene()
+    sampler = OccupancySampling(scene, OccupancySamplingConfig(resolution=6, cells=10**6, decay=0.5), 8)
+    before = sampler.density.clone()
+    monkeypatch.setattr(occupancy, "total_density", lambda scene, unit, times: torch.zeros(len(unit)))
+    sampler.update(scene)
+    torch.testing.assert_close(sampler.density, before / 2)
+    monkeypatch.setattr(occupancy, "total_density", lambda scene, unit, times: torch.full((len(unit),), 7.0))
+    sampler.update(scene)
+    assert (sampler.density == 7).all()
+
+
+def test_grid_is_updated_now_and_then_while_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr(OccupancySampling, "update", lambda self, scene: steps.append(self._step))
+    scene, _ = random_scene()
+    sampler = OccupancySampling(scene, OccupancySamplingConfig(resolution=6, steps=8, update_every=3), 8)
+    for step in range(7):
+        sampler.set_step(step)
+        sampler(bundle(torch.zeros(2)), torch.zeros(2, 1), scene)
+    sampler.eval()(bundle(torch.zeros(2)), torch.zeros(2, 1), scene)
+    assert steps == [0, 3, 6]
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_renders_what_proposals_render(bounded: bool) -> None:
+    """Colours of either sampler against many evenly spaced samples."""
+    scene, _ = random_scene()
+    scene.space.bounded = scene.bounded = bounded
+    times = torch.linspace(0, 1, 16)[:, None]
+    rays = bundle(times[:, 0])
+    edges = torch.linspace(1.6, 3.4, 513).expand(16, -1)
+    even = Samples(rays.origins, rays.directions, times, edges[:, :-1], edges[:, 1:])
+    config = RenderConfig()
+    exact = render_rays(scene, None, even, config).rgb
+    proposal = ProposalSampling(scene, ProposalSamplingConfig(proposal_samples=(128,), samples=64)).eval()
+    for sampler in (proposal, grid(scene, samples=64)):
+        samples, _ = sampler(rays, times, scene)
+        found = render_rays(scene, None, samples, config).rgb
+        assert (found - exact).abs().max() < 0.05 and (found - exact).abs().mean() < 0.01
+
+
+def test_impossible_grids_are_refused() -> None:
+    scene, _ = random_scene()
+    with pytest.raises(ValueError, match="at least 1"):
+        OccupancySampling(scene, OccupancySamplingConfig(resolution=0), 8)

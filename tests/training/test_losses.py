@@ -133,7 +133,25 @@ def test_surface_has_no_barrier_behind_what_stands_in_front() -> None:
 def test_normalize_by_mad() -> None:
     values, mask = tensor(1, 2, 6, 100), torch.tensor([True, True, True, False])
     # median 2, mean absolute deviation (1 + 0 + 4) / 3
-    torch.testing.assert_close(L.normalize_by_mad(values, mask)[:3], tensor(-1, 0, 4) * 3 / 5)
+    groups = L.Groups.of(torch.zeros(4), mask)
+    torch.testing.assert_close(L.normalize_by_mad(values, groups)[:3], tensor(-1, 0, 4) * 3 / 5)
+
+
+def test_groups_are_what_loops_over_them_give() -> None:
+    generator = torch.Generator().manual_seed(3)
+    values = torch.rand(50, generator=generator).requires_grad_()
+    group = torch.randint(0, 5, (50,), generator=generator)
+    mask = torch.rand(50, generator=generator) < 0.8
+    groups = L.Groups.of(group, mask)
+    median, mean = groups.median(values), groups.mean(values)
+    for g in range(5):
+        rays = mask & (group == g)
+        kept = values[rays]
+        assert torch.equal(median[rays], kept.median().expand(int(rays.sum())))
+        torch.testing.assert_close(mean[rays], kept.mean().expand(int(rays.sum())))
+        assert groups.count[rays].tolist() == [len(kept)] * len(kept)
+    (slope,) = torch.autograd.grad(median[mask].sum(), values)
+    assert slope.nonzero().numel() == 5 and slope.sum().item() == mask.sum().item()
 
 
 def relative_depth_case(frames: int = 1) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,8 +164,8 @@ def test_relative_depth_knows_no_scale_and_shift_but_the_sign() -> None:
     inverse, disparity, frame = relative_depth_case()
     assert L.relative_depth_loss(inverse, disparity, frame).item() == pytest.approx(0, abs=1e-6)
     # Flipped, every normalised value is the other's negative (but for the median of an even count).
-    normalized = L.normalize_by_mad(disparity, torch.ones(64, dtype=torch.bool))
-    flipped = L.normalize_by_mad(-disparity, torch.ones(64, dtype=torch.bool))
+    groups = L.Groups.of(frame, torch.ones(64, dtype=torch.bool))
+    normalized, flipped = L.normalize_by_mad(disparity, groups), L.normalize_by_mad(-disparity, groups)
     expected = (flipped - normalized).square().mean().item()
     assert expected > 4
     assert L.relative_depth_loss(-inverse, disparity, frame).item() == pytest.approx(expected, rel=1e-5)

@@ -18,16 +18,16 @@ from semflow_nerfstudio.shared import SharedNetworks
 from semflow_nerfstudio.training.objective import (
     FLOW_WIDTH,
     LossWeights,
-    Observed,
     dynamic_losses,
     forward_and_back,
     gap_in_taus,
-    given_distance,
-    observe,
     static_losses,
 )
+from semflow_nerfstudio.training.observed import Observed, given_distance, observe
 
-EVERYTHING = LossWeights(depth_guided_blend=0.1)
+EVERYTHING = LossWeights(
+    depth_guided_blend=0.1, depth_everywhere=0.1, advected_blend_static=0.1, advected_dynamicness=0.1
+)
 CONFIG = RenderConfig()
 RAYS = 6 * len(TIMES)
 FRAMES = torch.arange(len(TIMES)).repeat_interleave(6)
@@ -88,7 +88,7 @@ NOT_TERMS_HERE = ("proposal", "proposal_surface", "distortion", "flow_robust_sca
 @pytest.mark.parametrize("term", [f.name for f in fields(LossWeights) if f.name not in NOT_TERMS_HERE])
 def test_every_term_has_a_weight_that_counts(term: str) -> None:
     """Doubling a weight doubles its term and nothing else; 0 leaves nothing of it."""
-    frames = torch.zeros(80, dtype=torch.long) if term == "depth" else FRAMES
+    frames = torch.zeros(80, dtype=torch.long) if term.startswith("depth_e") or term == "depth" else FRAMES
     scene, _, out = rendered(random_samples(torch.tensor(TIMES)[frames]))
     seen = random_observed(frames)
     if term == "depth":  # the stand-in for disparity that could not be aligned

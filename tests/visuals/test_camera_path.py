@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from semflow_nerfstudio.data.checks import SceneDataError
-from semflow_nerfstudio.visuals.camera_path import from_camera_path_json, to_camera_path_json
+from semflow_nerfstudio.visuals.camera_path import CropBox, from_camera_path_json, to_camera_path_json
 from semflow_nerfstudio.visuals.trajectories import RenderView, orbit, to_cameras
 
 
@@ -68,10 +68,15 @@ def test_times_are_clamped_and_missing_ones_filled(tmp_path, given, expected):
 def test_rate_and_optional_parts(tmp_path):
     value = content([0.0, 1.0])
     del value["camera_type"]
-    value["crop"] = {"crop_center": [0, 0, 0]}
+    value["crop"] = {
+        "crop_center": [0, 0.5, 0],
+        "crop_scale": [1, 2, 3],
+        "crop_rot": [0, 0, 1.5],
+        "crop_bg_color": {"r": 255, "g": 0, "b": 51},
+    }
     value["seconds"] = 0.5
     path = from_camera_path_json(write(tmp_path, value))
-    assert path.fps == pytest.approx(4.0) and path.crop == {"crop_center": [0, 0, 0]}
+    assert path.fps == pytest.approx(4.0) and path.crop == CropBox((0, 0.5, 0), (0, 0, 1.5), (1, 2, 3), (1, 0, 0.2))
     del value["seconds"]
     assert from_camera_path_json(write(tmp_path, value)).fps == 10.0
     del value["fps"]
@@ -150,3 +155,18 @@ def test_bad_files_are_named_with_what_is_wrong(tmp_path, value, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(SceneDataError, match=r"nowhere.json: there is no camera path here"):
         from_camera_path_json(tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize(
+    ("crop", "message"),
+    [
+        ("all", "'crop_center' of its crop must be three numbers"),
+        ({"crop_center": [0, 0, "x"], "crop_scale": [1, 1, 1]}, "'crop_center' of its crop must be three numbers"),
+        ({"crop_center": [0, 0, 0], "crop_scale": [1, 0, 1]}, "'crop_scale' must be above 0"),
+        ({"crop_center": [0, 0, 0], "crop_scale": [1, 1, 1], "crop_bg_color": {"r": 1}}, "'crop_bg_color' of its crop"),
+    ],
+)
+def test_a_crop_that_cannot_be_honoured_is_reported(tmp_path, crop, message):
+    value = content([0.0, 1.0]) | {"crop": crop}
+    with pytest.raises(SceneDataError, match=message):
+        from_camera_path_json(write(tmp_path, value))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semflow_nerfstudio.visuals.video import VideoWriter, encode_folder
+from semflow_nerfstudio.visuals.frame_folder import encode_folder
+from semflow_nerfstudio.visuals.video import VideoWriter
 
 FLAT = [(220, 20, 60), (0, 130, 180), (128, 64, 128)]
 

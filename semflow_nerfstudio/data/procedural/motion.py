@@ -139,4 +139,27 @@ class Still:
         return self.rest
 
 
-Motion = Still | Rolling | Floating | Walking
+@dataclass(frozen=True)
+class Shifted:
+    """Another motion, displaced."""
+
+    motion: Rolling | Floating | Walking | Shifted
+    offset: Float[ndarray, "3"]
+    """World units."""
+
+    def poses(self, time: float) -> Float[ndarray, "P 3 4"]:
+        """Rigid motions of the object's parts."""
+        return _displaced(self.motion.poses(time), self.offset)
+
+
+Motion = Still | Rolling | Floating | Walking | Shifted
+
+
+def shifted(motion: Motion, offset: tuple[float, float, float]) -> Motion:
+    """The same motion, displaced by an offset in world units; what stands still keeps standing still."""
+    way = np.asarray(offset, dtype=float)
+    return Still(_displaced(motion.rest, way)) if isinstance(motion, Still) else Shifted(motion, way)
+
+
+def _displaced(poses: ndarray, offset: ndarray) -> Float[ndarray, "P 3 4"]:
+    return np.concatenate([poses[:, :, :3], poses[:, :, 3:] + offset[:, None]], axis=-1)

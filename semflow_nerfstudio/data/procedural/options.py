@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from semflow_nerfstudio.data.checks import SceneDataError
 
@@ -35,8 +37,9 @@ class SceneOptions:
     synchronised: int = 0
     """Also write a transforms.json for `semflow-data` in which this many cameras see every time at once; the rest of
     the rig is for evaluation."""
-    leave_out: str = ""
-    """Name of an object that is left out, for editing tests, such as person, ball or crate_2. Nothing else changes."""
+    leave_out: Annotated[str, tyro.conf.arg(aliases=("--without",))] = ""
+    """Name of an object that is left out, for editing tests, such as person, ball or crate_2. Nothing else changes.
+    `multiview_removed/` then says where in the test views it would be."""
 
     def check(self) -> None:
         """Raise SceneDataError where a value makes no sense."""

@@ -19,6 +19,7 @@ from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.procedural.ground_truth import optical_flow, point_tracks
 from semflow_nerfstudio.data.procedural.objects import CLASS_COLORS, CLASS_NAMES, FOREGROUND_CLASSES
 from semflow_nerfstudio.data.procedural.options import SceneOptions
+from semflow_nerfstudio.data.procedural.removal import Removal
 from semflow_nerfstudio.data.procedural.render import RenderedView, render_view
 from semflow_nerfstudio.data.procedural.scene import ProceduralScene, build_scene
 
@@ -26,6 +27,9 @@ TRACKED_POINTS = 256
 NEAR_MARGIN, FAR_MARGIN = 0.9, 1.1
 DEPTH_UNIT = 1e-3
 """World units per step of the 16-bit depth images of transforms.json (nerfstudio's default)."""
+COVERED = 128
+"""Value in multiview_removed/ where the object that is left out would cover something that no training frame sees of
+the whole scene; 255: that one of them does; 0: it would not be there."""
 
 Progress = Callable[[int, int], None]
 
@@ -71,6 +75,7 @@ def make_scene(
 def _write(folder: Path, scene: ProceduralScene, progress: Progress) -> None:
     """All files of a scene, rendering every rig camera at every time once."""
     options, rig = scene.options, scene.cameras
+    removal = Removal(options, options.leave_out) if options.leave_out else None
     _write_tables(folder)
     total = options.frames * len(rig)
     training: list[RenderedView] = []
@@ -84,6 +89,10 @@ def _write(folder: Path, scene: ProceduralScene, progress: Progress) -> None:
             name = f"{time + 1:08d}/cam{k + 1:02d}"
             _save_image(folder / f"multiview_GT/{name}.jpg", view.color, quality=95, subsampling=0)
             _save_image(folder / f"multiview_GT_semantic/{name}.png", _class_colors(view.label))
+            if removal is not None:
+                covered, revealed = removal.masks(time, k)
+                mask = np.where(revealed, 255, np.where(covered, COVERED, 0)).astype(np.uint8)
+                _save_image(folder / f"multiview_removed/{name}.png", mask)
             if k == time % len(rig):
                 training.append(view)
             if synchronised:

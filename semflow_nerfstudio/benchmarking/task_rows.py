@@ -1,0 +1,59 @@
+"""What `semflow bench tasks` measures: rows of training with few labels, and of adaptation to a new scene."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from semflow_nerfstudio.data.protocols import NAMED_PROTOCOLS, SCRIBBLES
+
+ADAPTATION_STEPS = (0, 100, 500)
+"""Steps with labels after which an adapted run is scored."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run."""
+
+    name: str
+    labels: str = "all"
+    """--labelled-frames."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Settings that differ from `semantic-flow-lite`, by dotted name below `pipeline`."""
+    scored_as: tuple[str, ...] = ()
+    """Protocols on whose unlabelled times the run is scored; () for all held-out views at once."""
+    baselines: bool = False
+    """Whether labels carried by 2-D flow and labels warped with depth are scored on the same views."""
+    adapt: int | None = None
+    """Steps with labels after an adaptation, whose fields are first trained without; None: no adaptation."""
+    scratch: bool = False
+    """Whether the adaptation starts from untrained shared networks instead of the source scenes'."""
+
+
+def rows() -> list[Row]:
+    """All rows, in the order in which they are measured."""
+    full = Row("full", scored_as=("all", *NAMED_PROTOCOLS))
+    without = {"model.render.flow_features": False}
+    result = [full, Row("full-no-flow-features", overrides=without, scored_as=full.scored_as)]
+    for spec in (*NAMED_PROTOCOLS, *SCRIBBLES):
+        result.append(Row(spec, spec, scored_as=(spec,), baselines=True))
+        result.append(Row(f"{spec}-no-flow-features", spec, without, (spec,)))
+        result.append(Row(f"{spec}-no-propagation", spec, {"datamanager.label_propagation": "none"}, (spec,)))
+    for steps in ADAPTATION_STEPS:
+        result.append(Row(f"adaptation-{steps}", scored_as=("all",), adapt=steps))
+        if steps:
+            result.append(Row(f"adaptation-{steps}-scratch", scored_as=("all",), adapt=steps, scratch=True))
+    return result
+
+
+def chosen_rows(only: list[str]) -> list[Row]:
+    """Rows whose names hold one of the words; all where there is none.
+
+    Raises:
+        ValueError: a word is in no name.
+    """
+    everything = rows()
+    for word in only:
+        if not any(word in row.name for row in everything):
+            raise ValueError(f"--only {word} names no row: use parts of {', '.join(row.name for row in everything)}")
+    return [row for row in everything if not only or any(word in row.name for word in only)]

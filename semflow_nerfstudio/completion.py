@@ -1,0 +1,197 @@
+"""Label and confidence images of all training frames, in the layout that the labels came in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from PIL import Image
+
+from semflow_nerfstudio.data.dataset import SemFlowDataset
+from semflow_nerfstudio.data.files import read_image_size
+from semflow_nerfstudio.data.label_files import encode_labels, image_mode, save_image, write_class_table
+from semflow_nerfstudio.data.labels import ClassTable
+from semflow_nerfstudio.data.modalities import decode_labels
+from semflow_nerfstudio.data.resize import resize_nearest
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL
+
+if TYPE_CHECKING:
+    from semflow_nerfstudio.runs import Progress, Run
+
+CONFIDENCE_FOLDER = "confidence"
+STAMP = "complete.json"
+"""What the images in a folder were made from."""
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """Where a training frame's labels go."""
+
+    frame: int
+    name: Path
+    """Relative to the output folder."""
+    size: tuple[int, int]
+    """Width and height: those of the label files that came in, else of the image file."""
+    given: Path | None
+    """The label file that training could use."""
+
+    @property
+    def confidence(self) -> Path:
+        """Of the confidence image, relative to the output folder."""
+        return Path(CONFIDENCE_FOLDER) / self.name.relative_to(self.name.parts[0])
+
+
+def label_files(dataset: SemFlowDataset, frames: range, data: Path, folder: str) -> list[LabelFile]:
+    """Label files of training frames of one scene: named as they came in; named like the image where none did.
+
+    Args:
+        dataset: The training frames.
+        frames: Those of the scene.
+        data: Folder of the scene, which names are relative to.
+        folder: For label images where no frame came with one.
+    """
+    given = {frame: dataset.frames[frame].labels for frame in frames}
+    known = [path for path in given.values() if path is not None]
+    size = read_image_size(known[0]) if known else None
+    images = {frame: Path(dataset.image_filenames[frame]) for frame in frames}
+    stems = Counter(image.stem for image in images.values())
+    inside = [path.relative_to(data) for path in known if path.is_relative_to(data) and path.parent != data]
+    parent = inside[0].parent if inside else Path(folder)
+    result = []
+    for frame, image in images.items():
+        own = given[frame]
+        if own is not None and own.is_relative_to(data) and own.parent != data:
+            name = own.relative_to(data)
+        elif stems[image.stem] == 1:
+            name = parent / f"{image.stem}.png"
+        else:
+            place = image.relative_to(data) if image.is_relative_to(data) else Path(*image.parts[-2:])
+            name = parent / place.with_suffix(".png")
+        own_size = read_image_size(own) if own is not None else size or read_image_size(image)
+        result.append(LabelFile(frame, name, own_size, own))
+    return result
+
+
+def camera_of_size(camera: Cameras, width: int, height: int) -> Cameras:
+    """A camera (shape (1,)) for images of another size."""
+    across, down = width / camera.width, height / camera.height
+    return Cameras(
+        camera_to_worlds=camera.camera_to_worlds,
+        fx=camera.fx * across,
+        fy=camera.fy * down,
+        cx=camera.cx * across,
+        cy=camera.cy * down,
+        width=width,
+        height=height,
+        distortion_params=camera.distortion_params,
+        camera_type=camera.camera_type,
+        times=camera.times,
+        metadata=camera.metadata,
+    )
+
+
+def complete(
+    run: Run,
+    out: Path,
+    keep_given: bool = True,
+    overwrite: bool = False,
+    scene: str | None = None,
+    progress: Progress | None = None,
+) -> list[LabelFile]:
+    """Write a label and a confidence image for every training frame of a scene, and the class table, to a folder.
+
+    Confidence is 255 (1 - entropy of the classes' probabilities relative to that of a guess), and 255 where a label was
+    given. Frames that are there already are left, so that an interrupted call is continued.
+
+    Args:
+        run: A trained run.
+        out: The folder.
+        keep_given: Leave pixels that came labelled as they came.
+        overwrite: Replace images that are there.
+        scene: Name of the scene; None: the default one.
+        progress: Told after every frame.
+
+    Raises:
+        ValueError: the run knows no classes, or not this scene, or the folder holds labels of another run or another
+            `keep_given`.
+    """
+    dataset: Any = run.pipeline.datamanager.train_dataset
+    assert isinstance(dataset, SemFlowDataset) and dataset.scenes is not None
+    number = _scene_number(run, dataset, scene)
+    classes = dataset.classes[number]
+    if classes is None or not run.model.class_names:
+        raise ValueError("the run was trained without labels: there is nothing to complete")
+    stamp = {"run": str(run.config.get_base_dir()), "step": run.model.step, "keep_given": keep_given}
+    _claim(out, stamp | {"scene": dataset.scenes[number].name}, overwrite)
+    data, folder = _layout(run, dataset, number)
+    files = label_files(dataset, range(*dataset.scenes[number].frame_range), data, folder)
+    mode = image_mode(next((file.given for file in files if file.given is not None), None), classes)
+    write_class_table(out, classes)
+    for done, file in enumerate(files):
+        if overwrite or not ((out / file.name).is_file() and (out / file.confidence).is_file()):
+            ids, confidence = _frame(run, dataset, file, classes, keep_given)
+            save_image(out / file.confidence, Image.fromarray(confidence))
+            save_image(out / file.name, encode_labels(ids, classes, mode))
+        if progress is not None:
+            progress(done + 1, len(files))
+    return files
+
+
+def _scene_number(run: Run, dataset: SemFlowDataset, scene: str | None) -> int:
+    assert dataset.scenes is not None
+    names = [record.name for record in dataset.scenes]
+    wanted = scene or run.model.shown_scene
+    if wanted not in names:
+        raise ValueError(f"the run has no scene '{wanted}': its scenes are {', '.join(names)}")
+    return names.index(wanted)
+
+
+def _layout(run: Run, dataset: SemFlowDataset, number: int) -> tuple[Path, str]:
+    """Folder of a scene, and where in it label images belong."""
+    parser: Any = run.pipeline.datamanager.config.dataparser  # type: ignore[attr-defined]
+    assert dataset.scenes is not None
+    scenes = getattr(parser, "scenes", ())
+    data = Path(parser.data) / scenes[number] if scenes else Path(parser.data)
+    if (data / "poses_bounds.npy").is_file():
+        return data, "SegmentationClass_train"
+    return data.parent if data.is_file() else data, "labels"
+
+
+def _claim(out: Path, stamp: dict[str, Any], overwrite: bool) -> None:
+    """Note in the folder what its images are made from, unless they are from something else."""
+    path = out / STAMP
+    if path.is_file() and not overwrite and json.loads(path.read_text(encoding="utf-8")) != stamp:
+        raise ValueError(f"{out} holds labels of another run or option: choose another folder, or pass --overwrite")
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / f".{STAMP}.partial"
+    partial.write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _frame(
+    run: Run, dataset: SemFlowDataset, file: LabelFile, classes: ClassTable, keep_given: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Class ids and confidence (H, W) uint8 of one frame."""
+    width, height = file.size
+    outputs = run.render(camera_of_size(dataset.cameras[file.frame : file.frame + 1], width, height))
+    # A run may know more classes than the scene's table, and in another order: those stay unlabelled.
+    names = list(classes.names)
+    own = [names.index(name) if name in names else IGNORE_LABEL for name in run.model.class_names]
+    ids = np.array(own, np.uint8)[outputs["label"][..., 0].long().numpy()]
+    confidence = (255 * (1 - outputs["semantic_entropy"][..., 0]).clamp(0, 1)).round().to(torch.uint8).numpy()
+    if keep_given and file.given is not None:
+        if dataset.frames[file.frame].scribbles is None:
+            given = decode_labels(file.given, classes)
+        else:  # simulated at the size of training
+            shown = resize_nearest(dataset.label_image(file.frame), width, height) != IGNORE_LABEL
+            given = np.where(shown, decode_labels(file.given, classes), IGNORE_LABEL)
+        known = given != IGNORE_LABEL
+        ids, confidence = np.where(known, given, ids), np.where(known, 255, confidence)
+    return ids.astype(np.uint8), confidence.astype(np.uint8)

@@ -1,0 +1,104 @@
+"""Which pixels learn from other frames' labels, set up before training from the labels that may be used."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+
+from semflow_nerfstudio.cameras import FrameCameras
+from semflow_nerfstudio.data.dataset import SemFlowDataset
+from semflow_nerfstudio.data.label_propagation import Flow, carry_labels, is_sparse, labels_are_partial
+from semflow_nerfstudio.data.modalities import read_flow
+from semflow_nerfstudio.data.scene_assembly import frame_cameras
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL
+from semflow_nerfstudio.training.label_transport import LabelSources
+
+LabelPropagation = Literal["auto", "none", "optical-flow", "trajectories", "both"]
+"""optical-flow: along the given flow, before training; trajectories: along the model's own, while it trains."""
+
+
+def propagate_labels(dataset: SemFlowDataset, method: LabelPropagation) -> dict[str, LabelSources]:
+    """Set up how unlabelled pixels of training frames get labels, where labels are partial.
+
+    Labels carried along the optical flow go to `dataset.carried`.
+
+    Returns:
+        By scene: the labelled frames for the model's own trajectories to reach; empty where none are wanted.
+    """
+    assert dataset.scenes is not None
+    sources: dict[str, LabelSources] = {}
+    if method == "none" or not dataset.has("labels"):
+        return sources
+    for number, record in enumerate(dataset.scenes):
+        first, last = record.frame_range
+        labels = [_labels(dataset, frame) for frame in range(first, last)]
+        if not labels_are_partial(labels):
+            continue
+        has_flow = any(f.flow_forward or f.flow_backward for f in dataset.frames[first:last])
+        if method in ("auto", "optical-flow", "both") and has_flow:
+            _carry(dataset, number, labels)
+        if method in ("auto", "trajectories", "both"):
+            sources[record.name] = _sources(dataset, first, labels)
+    return sources
+
+
+def _labels(dataset: SemFlowDataset, frame: int) -> np.ndarray | None:
+    """Labels that may be used, at the size of training."""
+    if dataset.frames[frame].labels is None:
+        return None
+    return dataset.label_image(frame)
+
+
+def _carry(dataset: SemFlowDataset, scene: int, labels: list[np.ndarray | None]) -> None:
+    assert dataset.scenes is not None
+    record = dataset.scenes[scene]
+    first, _ = record.frame_range
+
+    def flow(frame: int, forward: bool) -> Flow | None:
+        files = dataset.frames[first + frame]
+        path = files.flow_forward if forward else files.flow_backward
+        return None if path is None else read_flow(path, *dataset.size(first + frame))
+
+    carried = carry_labels(labels, record.next_frame, record.previous_frame, flow)
+    dataset.carried |= {first + k: frame for k, frame in enumerate(carried)}
+    missing = sum(
+        frame.labels.size if own is None else int((own == IGNORE_LABEL).sum())
+        for own, frame in zip(labels, carried, strict=True)
+    )
+    reached = sum(int((frame.labels != IGNORE_LABEL).sum()) for frame in carried)
+    CONSOLE.print(
+        f"{record.name}: optical flow carries labels to {100 * reached / max(missing, 1):.0f} % of the unlabelled "
+        "pixels.",
+        markup=False,
+    )
+
+
+def _sources(dataset: SemFlowDataset, first: int, labels: list[np.ndarray | None]) -> LabelSources:
+    rows = [k for k, own in enumerate(labels) if own is not None]
+    items = [dataset.get_metadata({"image_idx": first + k}) for k in rows]
+
+    def stack(name: str) -> Tensor | None:
+        return torch.stack([item[name][..., 0] for item in items]) if all(name in item for item in items) else None
+
+    cameras = frame_cameras(dataset, first, first + len(labels))
+    kept = torch.tensor(rows)
+    motion, inverse_depth = stack("motion_mask"), stack("inverse_depth")
+    assert dataset.cameras.times is not None
+    return LabelSources(
+        labels=torch.stack([torch.from_numpy(np.asarray(labels[k])) for k in rows]),
+        cameras=FrameCameras(
+            cameras.camera_to_worlds[kept],
+            cameras.intrinsics[kept],
+            cameras.width,
+            cameras.height,
+            None if cameras.distortion is None else cameras.distortion[kept],
+        ),
+        times=dataset.cameras.times[first + kept, 0],
+        wanted=torch.tensor([own is None or is_sparse(own) for own in labels]),
+        moving=None if motion is None else motion != 0,
+        inverse_depth=inverse_depth,
+    )

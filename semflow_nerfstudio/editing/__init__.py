@@ -1,0 +1,1 @@
+"""Instances of a trained scene, and edits of them at render time."""

@@ -1,0 +1,216 @@
+"""Labels carried along the model's own trajectories: unlabelled movers learn what labelled frames show of them.
+
+A ray of an unlabelled pixel that shows a mover has a surface point. The flow field takes that point to the nearest
+labelled times, the cameras of those frames project it, and what is labelled there is the ray's label, the less certain
+the longer the way, the less the flow back returns to the point, and the less that pixel can show the point at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from semflow_nerfstudio.cameras import FrameCameras
+from semflow_nerfstudio.flow.timeline import Timeline
+from semflow_nerfstudio.flow.trajectories import Velocity, integrate
+from semflow_nerfstudio.renderer import Rendered
+from semflow_nerfstudio.rendering.compositing import composite
+from semflow_nerfstudio.scene import Scene
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL
+from semflow_nerfstudio.training.objective import MIN_ACCUMULATION
+from semflow_nerfstudio.training.observed import Observed
+
+REFERENCE_WIDTH = 480.0
+"""Disagreement of the flow there and back is in pixels of an image this wide."""
+
+
+@dataclass(frozen=True)
+class LabelTransportConfig:
+    """How far labels are carried along the model's trajectories."""
+
+    start_after: int = 150
+    """Steps after the static stage in which the flow is learned before it carries labels."""
+    reach: int = 16
+    """Labelled times farther away than this many frames are out of reach."""
+    decay: float = 0.97
+    """Confidence left after every frame."""
+    cycle_scale: float = 4.0
+    """Pixels (of a 480-wide image) between a point and where the flow there and back takes it, at which confidence
+    falls to 1/e."""
+    depth_tolerance: float = 0.1
+    """A labelled pixel whose known depth differs from the point's by a larger share shows something else."""
+
+
+DEFAULT_TRANSPORT = LabelTransportConfig()
+"""A plain default, which runs saved before there was this setting have as well."""
+
+
+@dataclass
+class LabelSources:
+    """The L labelled frames of a scene."""
+
+    labels: UInt8[Tensor, "L H W"]
+    """255 unlabelled."""
+    cameras: FrameCameras
+    """Of the L frames, at the labels' size."""
+    times: Float[Tensor, "L"]
+    wanted: Bool[Tensor, "N"]
+    """Frames of the scene whose unlabelled pixels want labels; in the others they were left out on purpose."""
+    moving: Bool[Tensor, "L H W"] | None = None
+    """Where something may move; None where that is not known."""
+    inverse_depth: Float[Tensor, "L H W"] | None = None
+    """Per scene unit of camera z, NaN unknown; None where no frame has any."""
+
+    def to(self, device: torch.device) -> LabelSources:
+        """The same on another device."""
+        return LabelSources(
+            self.labels.to(device),
+            self.cameras.to(device),
+            self.times.to(device),
+            self.wanted.to(device),
+            None if self.moving is None else self.moving.to(device),
+            None if self.inverse_depth is None else self.inverse_depth.to(device),
+        )
+
+
+class LabelTransport:
+    """Carries labels in the scenes that have labelled frames to carry them from."""
+
+    def __init__(self, config: LabelTransportConfig, sources: Mapping[str, LabelSources] | None) -> None:
+        self.config, self.sources = config, dict(sources or {})
+
+    def __call__(self, scene: Scene, out: Rendered, seen: Observed, step: int) -> Observed:
+        """What is known about a scene's rays, with labels of others: from the `start_after`th step of the dynamic stage
+        on, and more and more believed for as many steps again."""
+        late, sources = step - self.config.start_after, self.sources.get(scene.name)
+        if sources is None or late < 0:
+            return seen
+        self.sources[scene.name] = sources = sources.to(scene.device)
+        strength = min(1.0, (late + 1) / max(1, self.config.start_after))
+        return with_transported_labels(scene, out, seen, sources, self.config, strength)
+
+
+def with_transported_labels(
+    scene: Scene, out: Rendered, seen: Observed, sources: LabelSources, config: LabelTransportConfig, strength: float
+) -> Observed:
+    """Labels that labelled frames show along the trajectories of moving rays, where those are surer than the rays' own.
+
+    Labels of the rays' own frames are left as they are. `strength` in [0, 1] scales the confidence.
+    """
+    flow = out.flow
+    if flow is None or seen.labels is None or strength <= 0:
+        return seen
+    weight = torch.ones_like(seen.z_ratio) if seen.label_weight is None else seen.label_weight
+    weight = torch.where(seen.labels == IGNORE_LABEL, 0.0, weight)
+    open_rays = seen.moving & (weight < 1) & sources.wanted[seen.frame]
+    rows = open_rays[flow.rays].nonzero()[:, 0]
+    share = flow.weights.detach()[rows]
+    points = composite(share / share.sum(-1, keepdim=True).clamp(min=1e-6), flow.points.detach()[rows])
+    solid = share.sum(-1) > MIN_ACCUMULATION
+    rays = flow.rays[rows]
+    times = out.samples.times[rays, 0]
+    labels, sure = transport_labels(scene.velocity, scene.timeline, sources, points, times, config)
+    sure = sure * solid * strength
+    surer = sure > weight[rays]
+    rays = rays[surer]
+    return replace(
+        seen,
+        labels=seen.labels.index_copy(0, rays, labels[surer]),
+        label_weight=weight.index_copy(0, rays, sure[surer]),
+    )
+
+
+@torch.no_grad()
+def transport_labels(
+    velocity: Velocity,
+    timeline: Timeline,
+    sources: LabelSources,
+    points: Float[Tensor, "Q 3"],
+    times: Float[Tensor, "Q"],
+    config: LabelTransportConfig,
+) -> tuple[UInt8[Tensor, "Q"], Float[Tensor, "Q"]]:
+    """Labels of points at frame times, and their confidence in [0, 1].
+
+    Args:
+        velocity: The flow field.
+        timeline: All times of the clip.
+        sources: The labelled frames.
+        points: Surface points of movers.
+        times: The frame times at which they are there.
+        config: How far labels go.
+
+    Returns:
+        The surer of what the nearest labelled times before and after say (255 where neither says anything); where they
+        disagree, only the difference of their confidences is left.
+    """
+    here = timeline.index(times).round().long()
+    source_index = timeline.index(sources.times).round().long()
+    labelled = source_index.unique()
+    answers = []
+    for side in (-1, 1):
+        slot = torch.searchsorted(labelled, here, right=side > 0) - (1 if side < 0 else 0)
+        exists = (slot >= 0) & (slot < len(labelled))
+        there = torch.where(exists, labelled[slot.clamp(0, len(labelled) - 1)], here)
+        distance = (there - here).abs()
+        exists &= distance <= config.reach
+        there = torch.where(exists, there, here)
+        moved = chain(velocity, timeline, points, here, there)
+        back = chain(velocity, timeline, moved, there, here)
+        best = torch.full_like(here, IGNORE_LABEL), torch.zeros_like(points[:, 0])
+        for row in range(len(source_index)):
+            label, weight = read_label(sources, row, moved, (back - points).norm(dim=-1), config)
+            weight = torch.where(exists & (source_index[row] == there), weight * config.decay**distance, 0.0)
+            surer = weight > best[1]
+            best = torch.where(surer, label, best[0]), torch.where(surer, weight, best[1])
+        answers.append(best)
+    (first, one), (second, other) = answers
+    labels = torch.where(one >= other, first, second)
+    agree = first == second
+    confidence = torch.where(agree, 1 - (1 - one) * (1 - other), (one - other).abs())
+    return labels.to(torch.uint8), confidence
+
+
+def chain(
+    velocity: Velocity,
+    timeline: Timeline,
+    points: Float[Tensor, "Q 3"],
+    start: Int[Tensor, "Q"],
+    end: Int[Tensor, "Q"],
+) -> Float[Tensor, "Q 3"]:
+    """Points taken along the flow from frame time `start` to frame time `end` (indices), one frame at a time."""
+    points, step = points.clone(), (end - start).sign()
+    for k in range(int((end - start).abs().max()) if len(points) else 0):
+        rows = ((end - start).abs() > k).nonzero()[:, 0]
+        now = timeline.times[start[rows] + k * step[rows]][:, None]
+        then = timeline.times[start[rows] + (k + 1) * step[rows]][:, None]
+        points[rows] = integrate(velocity, points[rows], now, then - now, timeline.tau)
+    return points
+
+
+def read_label(
+    sources: LabelSources,
+    row: int,
+    points: Float[Tensor, "Q 3"],
+    cycle_error: Float[Tensor, "Q"],
+    config: LabelTransportConfig,
+) -> tuple[Int[Tensor, "Q"], Float[Tensor, "Q"]]:
+    """What a labelled frame shows of points at its time, and how far to believe that it is the points that it shows."""
+    cameras = sources.cameras
+    frame = torch.full_like(points[:, 0], row, dtype=torch.long)
+    pixels, depth = cameras.project(points, frame)
+    seen = cameras.visible(pixels, depth)
+    column = pixels[:, 0].nan_to_num().long().clamp(0, cameras.width - 1)
+    line = pixels[:, 1].nan_to_num().long().clamp(0, cameras.height - 1)
+    label = sources.labels[row, line, column].long()
+    seen = seen & (label != IGNORE_LABEL)
+    if sources.moving is not None:
+        seen = seen & sources.moving[row, line, column]
+    if sources.inverse_depth is not None:
+        ratio = sources.inverse_depth[row, line, column] * depth
+        seen = seen & ~((ratio - 1).abs() > config.depth_tolerance)  # an unknown depth contradicts nothing
+    pixel_error = cycle_error * cameras.intrinsics[row, 0] / depth.clamp(min=1e-6) * REFERENCE_WIDTH / cameras.width
+    return label, seen * torch.exp(-((pixel_error / config.cycle_scale) ** 2))

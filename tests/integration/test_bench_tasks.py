@@ -1,0 +1,121 @@
+"""`semflow bench tasks` on tiny scenes: baselines beside the model, adaptation, and nothing measured twice."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import FRAMES, HEIGHT, WIDTH, TrainedRun, forget_writers, shrink, tiny_model
+
+from semflow_nerfstudio.benchmarking import tasks
+from semflow_nerfstudio.cli import main
+from semflow_nerfstudio.configs.methods import lite
+from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
+from semflow_nerfstudio.evaluation.carried_labels import LabelCarrying
+from semflow_nerfstudio.runs import load_run
+
+
+def tiny(steps: int):
+    config = lite(steps)
+    config.pipeline.model = tiny_model(static_steps=1)
+    shrink(config)
+    return config
+
+
+@pytest.fixture(autouse=True)
+def _tiny_training(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tasks, "lite", tiny)
+    yield
+    forget_writers()
+
+
+def bench(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    words = [w for a in arguments for w in ([str(a)] if isinstance(a, Path) else str(a).split())]
+    monkeypatch.setattr(sys, "argv", ["semflow", "bench", "tasks", *words])
+    main.entrypoint()
+
+
+def test_completion_beside_its_baselines(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """One JSON a run with model and baselines on the unlabelled times; a second call finds it."""
+    options = f"--only completion-50 --steps 3 --views 4 --results {tmp_path}/results --out {tmp_path}/out --scenes"
+    bench(monkeypatch, options, scene)
+    files = {json.loads(p.read_text())["configuration"]: p for p in (tmp_path / "results").glob("*.json")}
+    assert set(files) == {"completion-50", "completion-50-no-flow-features", "completion-50-no-propagation"}
+    content = json.loads(files["completion-50"].read_text())
+    scores = content["scores"]["completion-50"]
+    assert set(scores) == {"model", "flow_2d", "warped", "copy"} and content["seed"] == 0
+    for method in scores.values():
+        assert method["views"] == 4 and 0 <= method["miou"] <= 1 and 0 <= method["total_accuracy"] <= 1
+    written = {path: path.stat().st_mtime_ns for path in files.values()}
+    capsys.readouterr()
+    bench(monkeypatch, "--list", options, scene)
+    assert capsys.readouterr().out.count("measured") == 3
+    bench(monkeypatch, options, scene)
+    assert written == {path: path.stat().st_mtime_ns for path in files.values()}
+
+
+def test_adaptation(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From two other scenes, and from untrained networks, with the same steps."""
+    options = SceneOptions(frames=FRAMES, size=f"{WIDTH}x{HEIGHT}", rig_cameras=FRAMES)
+    sources = [make_scene(tmp_path / name, options) for name in ("one", "two")]
+    command = f"--only adaptation-100 --steps 2 --views 2 --results {tmp_path}/results --out {tmp_path}/out --sources"
+    monkeypatch.setattr(tasks.Plan, "config", shorter(tasks.Plan.config))
+    bench(monkeypatch, command, *sources, "--scenes", scene)
+    found = [json.loads(path.read_text()) for path in (tmp_path / "results").glob("*.json")]
+    assert {record["configuration"] for record in found} == {"adaptation-100", "adaptation-100-scratch"}
+    assert all(record["scores"]["all"]["model"]["views"] == 2 for record in found)
+    assert len(list((tmp_path / "out").rglob("done"))) == 2
+
+
+def shorter(config):
+    """The plan's configuration with one step in place of a hundred with labels."""
+
+    def wrapped(plan):
+        result = config(plan)
+        result.max_num_iterations = plan.steps + 1
+        return result
+
+    return wrapped
+
+
+def test_labels_are_taken_to_other_views(tiny_run: TrainedRun) -> None:
+    """At its own camera and time a frame keeps its labels, whatever the way they come."""
+    run = load_run(tiny_run.folder)
+    carrying = LabelCarrying(run)
+    cameras = run.frames
+    own = carrying.labels[1]
+    assert own is not None
+    depth = run.render(cameras[1:2])["depth"]
+    for labels in (carrying.carried(cameras[1:2], depth), carrying.warped(cameras[1:2], depth)):
+        np.testing.assert_array_equal(labels, own)
+    moved = carrying.carried(cameras[2:3], run.render(cameras[2:3])["depth"])
+    assert moved.shape == own.shape and set(np.unique(moved)) <= set(np.unique(np.stack(carrying.complete)))
+
+
+def test_labels_follow_depth_into_another_camera(tiny_run: TrainedRun) -> None:
+    """With a wall at a known depth, labels move by the parallax between the cameras."""
+    run = load_run(tiny_run.folder)
+    carrying = LabelCarrying(run)
+    first, second = run.frames[0:1], run.frames[1:2]
+    second.times = first.times
+    height, width = int(first.height), int(first.width)
+    rays = second.generate_rays(0)
+    depth = 3.0 * rays.metadata["directions_norm"]
+    carrying._depth[0] = torch.full((height, width), torch.nan)  # set below: the same plane seen by camera 0
+    points = rays.origins + rays.directions * depth
+    frame = torch.zeros(points.shape[:2], dtype=torch.long)
+    pixels, z = carrying.cameras.project(points, frame)
+    inside = carrying.cameras.visible(pixels, z)
+    line, column = pixels[..., 1].long().clamp(0, height - 1), pixels[..., 0].long().clamp(0, width - 1)
+    carrying._depth[0][line[inside], column[inside]] = z[inside]
+    taken = torch.from_numpy(carrying.carried(second, depth))
+    source = torch.from_numpy(carrying.complete[0])
+    seen = inside & ((z / carrying._depth[0][line, column] - 1).abs() < 0.04)
+    assert seen.float().mean() > 0.5 and (line[seen] != torch.arange(height)[:, None].expand(height, width)[seen]).any()
+    assert torch.equal(taken[seen], source[line[seen], column[seen]])

@@ -1,0 +1,135 @@
+"""Training with few labels: what is read, what is not, and the labels that `semflow complete` hands back."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_runs import FRAMES, HEIGHT, WIDTH, dataset_of, manager_config, model_of, parameters, tiny_config, train
+
+from semflow_nerfstudio.cli import main
+from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
+from semflow_nerfstudio.data.labels import read_label_map
+from semflow_nerfstudio.data.modalities import decode_labels
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL
+from semflow_nerfstudio.training.label_transport import LabelTransportConfig
+
+LABELS = "SegmentationClass_train"
+
+
+def run_with(scene: Path, out: Path, labelled: str, method: str = "auto", steps: int = 6):
+    """A tiny run of the scene's own class; movers carry labels from the third step of the dynamic stage."""
+    data = DynamicSceneDataParserConfig(data=scene, labelled_frames=labelled)
+    config = tiny_config(data, out, steps, label_transport=LabelTransportConfig(start_after=1))
+    manager_config(config).label_propagation = method  # type: ignore[assignment]
+    return train(config)
+
+
+def same(one, other) -> bool:
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.fixture(scope="module")
+def partial_run(scene: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Two of four frames labelled."""
+    return run_with(scene, tmp_path_factory.mktemp("partial"), "0,3")
+
+
+def test_labels_of_unlabelled_frames_are_never_read(scene: Path, partial_run, tmp_path: Path) -> None:
+    """Without their files the run is the same to the last bit."""
+    bare = Path(shutil.copytree(scene, tmp_path / scene.name))
+    for frame in (1, 2):
+        (bare / LABELS / f"{frame:03d}.png").unlink()
+    without = run_with(bare, tmp_path / "out", "0,3")
+    assert same(parameters(partial_run), parameters(without))
+
+
+def test_carried_labels_are_learned_from(scene: Path, partial_run, tmp_path: Path) -> None:
+    assert not same(parameters(partial_run), parameters(run_with(scene, tmp_path, "0,3", "none")))
+
+
+def test_carried_labels_are_in_the_batches(partial_run) -> None:
+    dataset = dataset_of(partial_run, "train")
+    own, carried = (dataset.get_data(frame) for frame in (0, 1))
+    assert (own["carried_labels"] == IGNORE_LABEL).all() and (own["labels"] != IGNORE_LABEL).all()
+    assert (carried["labels"] == IGNORE_LABEL).all()
+    known = carried["carried_labels"][..., 0] != IGNORE_LABEL
+    assert known.float().mean() > 0.5
+    truth = decode_labels(Path(dataset.image_filenames[1]).parents[1] / LABELS / "001.png", dataset.classes[0])
+    assert (truth == carried["carried_labels"][..., 0].numpy())[known.numpy()].mean() > 0.9
+    assert set(model_of(partial_run).carry_labels.sources) == set(model_of(partial_run).scenes)
+
+
+def test_with_all_labels_nothing_changes(scene: Path, tmp_path: Path) -> None:
+    runs = [run_with(scene, tmp_path / method, "all", method) for method in ("auto", "none")]
+    assert same(*(parameters(run) for run in runs))
+    assert (
+        "carried_labels" not in dataset_of(runs[0], "train").get_data(0) and not model_of(runs[0]).carry_labels.sources
+    )
+
+
+def test_scribbles_train(scene: Path, tmp_path: Path) -> None:
+    """1 % of the pixels are labelled, and three tenths of the rays are drawn from them."""
+    run = run_with(scene, tmp_path, "scribbles-1")
+    shown = [dataset_of(run, "train").get_data(frame)["labels"] for frame in range(FRAMES)]
+    assert all(int((labels != IGNORE_LABEL).sum()) == round(0.01 * WIDTH * HEIGHT) for labels in shown)
+    torch.manual_seed(0)
+    batches = [run.pipeline.datamanager.next_train(step)[1]["labels"] for step in range(10)]
+    share = torch.cat([labels != IGNORE_LABEL for labels in batches]).float().mean()
+    assert 0.22 < share < 0.4
+    assert len(dataset_of(run)) == FRAMES * FRAMES - FRAMES, "all times are evaluated"
+
+
+# ---------------------------------------------------------------- semflow complete
+
+
+def semflow(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["semflow", *map(str, arguments)])
+    main.entrypoint()
+
+
+def test_completed_labels_load_as_labels(
+    scene: Path, partial_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Every frame at the size its labels came in, given labels kept, confidence beside them; made once."""
+    out, run = tmp_path / "out", partial_run.config.get_base_dir()
+    semflow(monkeypatch, "complete", run, out)
+    files = sorted((out / LABELS).iterdir())
+    assert [path.name for path in files] == [f"{k:03d}.png" for k in range(FRAMES)]
+    classes = read_label_map(out / "labelmap.txt", out / "foreground_object.txt")
+    original = read_label_map(scene / "labelmap.txt", scene / "foreground_object.txt")
+    assert classes.names == original.names and (classes.foreground == original.foreground).all()
+    for frame, path in enumerate(files):
+        ids = decode_labels(path, classes)
+        confidence = np.asarray(Image.open(out / "confidence" / path.name))
+        assert ids.shape == confidence.shape == (HEIGHT, WIDTH) and (ids != IGNORE_LABEL).all()
+        if frame in (0, 3):
+            np.testing.assert_array_equal(ids, decode_labels(scene / LABELS / path.name, original))
+            assert (confidence == 255).all()
+        else:
+            assert confidence.mean() < 255
+
+    # As labels of the scene itself they train: all frames are labelled now.
+    copy = Path(shutil.copytree(scene, tmp_path / "again"))
+    shutil.copytree(out / LABELS, copy / LABELS, dirs_exist_ok=True)
+    again = run_with(copy, tmp_path / "runs", "all", steps=1)
+    np.testing.assert_array_equal(
+        dataset_of(again, "train").get_data(1)["labels"][..., 0].numpy(), decode_labels(files[1], classes)
+    )
+
+    # An interrupted call goes on where it was; another run's labels are not mixed in.
+    before = {path: path.stat().st_mtime_ns for path in files}
+    files[2].unlink()
+    semflow(monkeypatch, "complete", run, out)
+    after = {path: path.stat().st_mtime_ns for path in files}
+    assert [path for path in files if before[path] != after[path]] == [files[2]]
+    with pytest.raises(SystemExit):
+        semflow(monkeypatch, "complete", run, out, "--no-keep-given")
+    assert "--overwrite" in capsys.readouterr().err
+    semflow(monkeypatch, "complete", run, out, "--no-keep-given", "--overwrite")
+    assert np.asarray(Image.open(out / "confidence" / "000.png")).mean() < 255
