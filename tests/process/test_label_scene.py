@@ -120,6 +120,14 @@ def test_label_alone_and_process_after_it(clip, scene, tmp_path, labels, capsys)
     make(clip / "images", folder, poses=str(clip / "poses_bounds.npy"), jobs=1)
     assert json.loads((folder / "transforms.json").read_text()) == content
     assert (folder / "labels/shot_00.png").stat().st_mtime_ns == stamp
+    # Labels that cannot be used leave them alone, even if that is found out late.
+    palette_png(tmp_path / "masks/shot_01.png", draw(1)[1])
+    palette_png(tmp_path / "masks/shot_02.png", 7 * draw(2)[1])
+    write_json(tmp_path / "masks/classes.json", ["wall", "tile"])
+    with pytest.raises(SceneDataError, match=r"shot_02.png has .* ids of no class"):
+        label_scene(folder, LabelSource(tmp_path / "masks"), silent)
+    assert sorted(path.name for path in (folder / "labels").iterdir()) == ["shot_00.png", "shot_03.png"]
+    assert ids_of(folder, 3).max() == 1 and not (folder / "process/importing").exists()
     # Other labels replace them, in another format and with other classes.
     for k in (1, 2):
         palette_png(tmp_path / "davis" / f"shot_{k:02d}.png", draw(k)[1])
@@ -154,6 +162,13 @@ def test_labels_from_elsewhere_are_not_touched(scene, tmp_path, labels):
     meta["frames"][0]["file_path"] = "../../x.png"
     write_json(folder / "transforms.json", meta)
     with pytest.raises(SceneDataError, match="outside of the scene"):
+        label_scene(folder, LabelSource(labels), silent)
+
+
+def test_a_scene_that_is_not_finished(scene, tmp_path, labels):
+    folder = shutil.copytree(scene, tmp_path / "s")
+    write_json(folder / "process/frames.json", {"key": "x", "done": False})
+    with pytest.raises(SceneDataError, match="run `semflow process` again first"):
         label_scene(folder, LabelSource(labels), silent)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from semflow_nerfstudio.process.steps import RECORDS, Progress, Step, tree_stamp
 from semflow_nerfstudio.process.summary import SUMMARY, Summary
 
 RECORD = f"{RECORDS}/labels.json"
+STAGING = f"{RECORDS}/importing"
+"""Where labels are written until all of them are there."""
 LABEL_KEYS = ("labels_path", "instances_path")
 Show = Callable[[str], AbstractContextManager[Progress]]
 """Shows the progress of a step, given its title."""
@@ -56,9 +61,16 @@ def labels_step(
     step = Step(scene, "labels", inputs, folders=(LABELS, INSTANCES))
     result = step.result()
     if result is None:
-        step.begin()
-        with show("Labels") as progress:
-            found = import_labels(source, frames, skipped, scene, size, progress)
+        staging = scene / STAGING
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            with show("Labels") as progress:
+                found = import_labels(source, frames, skipped, staging, size, progress)
+            step.begin()  # only now: labels that cannot be used leave those that there are alone
+            found = replace(found, files=_move(found.files, staging, scene))
+            found = replace(found, instances=_move(found.instances, staging, scene))
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
         made = {"files": _relative(found.files, scene), "instances": _relative(found.instances, scene)}
         result = {
             **made,
@@ -128,7 +140,10 @@ def _frames(scene: Path, paths: Sequence[str]) -> tuple[list[str], list[str]]:
     record = scene / RECORDS / "frames.json"
     if not record.is_file():
         return list(paths), []
-    result = read_json(record)["result"]
+    content = read_json(record)
+    if not content.get("done"):
+        raise SceneDataError(f"{scene} is being made, or was not finished: run `semflow process` again first.")
+    result = content["result"]
     names = [Path(path).name for path in paths]
     return names, [*result["skipped"], *(f["name"] for f in result["frames"] if f["name"] not in names)]
 
@@ -150,5 +165,13 @@ def _stands_alone(source: LabelSource) -> bool:
     return isinstance(content, dict) and ("annotations" in content or "shapes" in content)
 
 
-def _relative(files: Any, scene: Path) -> dict[str, str]:
+def _move(files: Mapping[str, Path], staging: Path, scene: Path) -> dict[str, Path]:
+    moved = {name: scene / path.relative_to(staging) for name, path in files.items()}
+    for name, path in files.items():
+        moved[name].parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, moved[name])
+    return moved
+
+
+def _relative(files: Mapping[str, Path], scene: Path) -> dict[str, str]:
     return {name: path.relative_to(scene).as_posix() for name, path in files.items()}
