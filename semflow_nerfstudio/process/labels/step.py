@@ -58,7 +58,7 @@ def labels_step(
     # A JSON file may name nothing but frames, but labelmap.txt and class tables speak for the images beside them.
     beside = path.parent if path.is_file() and not _stands_alone(source) else path
     inputs = {"source": tree_stamp(beside), **origin, "frames": [*frames], "skipped": [*skipped], "size": [*size]}
-    step = Step(scene, "labels", inputs, folders=(LABELS, INSTANCES))
+    step = Step(scene, "labels", inputs, folders=(LABELS, INSTANCES), version=2)
     result = step.result()
     if result is None:
         staging = scene / STAGING
