@@ -39,7 +39,7 @@ SEMANTIC_FOLDERS = ("multiview_GT_semantic", "multiview_GT_semantic_without_pers
 
 
 def trained(
-    scene: Path, out: Path, steps: int, seed: int, known: Path | None, downscale_factor: float = 1
+    scene: Path, out: Path, steps: int, seed: int, known: Path | None, downscale_factor: int = 1
 ) -> tuple[Run, float | None]:
     """A run of a scene: the known one, or a new one and the seconds that it took."""
     if known is not None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,6 +27,7 @@ from semflow_nerfstudio.renderer import RenderConfig, render_rays, seen_motion, 
 from semflow_nerfstudio.sampling.choice import SamplerName, Sampling, make_sampler
 from semflow_nerfstudio.sampling.occupancy import OccupancySamplingConfig
 from semflow_nerfstudio.sampling.proposal import ProposalSamplingConfig, proposal_losses
+from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene import Scene, SceneConfig
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL, SceneFrames
 from semflow_nerfstudio.scene_outputs import SceneOutputs, join_dicts
@@ -46,7 +47,7 @@ from semflow_nerfstudio.visuals.outputs import ShownClasses, camera_outputs
 
 
 @dataclass
-class SemanticFlowModelConfig(ModelConfig):
+class SemanticFlowModelConfig(SavedConfig, ModelConfig):
     """Semantic Flow."""
 
     _target: type = field(default_factory=lambda: SemanticFlowModel)
@@ -292,7 +293,7 @@ class SemanticFlowModel(Editable, Model):
             outputs = super().forward(ray_bundle)
             if batch is None:
                 return outputs
-            return {"rgb": outputs["rgb"].detach(), "losses": self.get_loss_dict(outputs, batch)}
+            return {"rgb": torch.as_tensor(outputs["rgb"]).detach(), "losses": self.get_loss_dict(outputs, batch)}
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Render rays. In training the outputs hold one `SceneOutputs` for each scene in the batch."""
@@ -307,7 +308,7 @@ class SemanticFlowModel(Editable, Model):
 
     def render_scene(self, name: str, rows: Int[Tensor, "R"] | None, rays: RayBundle) -> SceneOutputs:
         """Rays of one scene -> samples -> rendered."""
-        scene, sampler = self.scene(name), self.samplers[name]
+        scene, sampler = self.scene(name), cast(Any, self.samplers[name])
         times, edits = self.ray_times(rays, scene), self.edits(name)
         samples, proposed = sampler(rays, times, scene) if edits is None else edits.sample(rays, times, sampler)
         semantic = not self.training or self.labels_in_use

@@ -28,6 +28,7 @@ from semflow_nerfstudio.data.labels import ClassTable
 from semflow_nerfstudio.data.parser_outputs import say
 from semflow_nerfstudio.editing.scene_state_file import load_scene_state
 from semflow_nerfstudio.model import SemanticFlowModel, SemanticFlowModelConfig
+from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.selection import Selection, loaded_run_folder, read_selection
 from semflow_nerfstudio.training.adaptation import (
     CLASSES,
@@ -41,7 +42,7 @@ from semflow_nerfstudio.viewer.panel import semantics_control
 
 
 @dataclass
-class SemanticFlowPipelineConfig(VanillaPipelineConfig):
+class SemanticFlowPipelineConfig(SavedConfig, VanillaPipelineConfig):
     """Pipeline of `semantic-flow`."""
 
     _target: type = field(default_factory=lambda: SemanticFlowPipeline)
@@ -79,8 +80,9 @@ class SemanticFlowPipeline(VanillaPipeline):
         super().__init__(for_adaptation(config, test_mode, adapted), device, test_mode, **kwargs)
         if adapted is not None:
             self.adapt(adapted)
-        self.world_size = self.datamanager.world_size = world_size
-        self.datamanager.local_rank = local_rank
+        data: Any = self.datamanager
+        self.world_size = data.world_size = world_size
+        data.local_rank = local_rank
         if world_size > 1:
             self._model = cast(Model, distribute(self._model))
             if dist.get_rank() != 0:

@@ -29,12 +29,13 @@ from semflow_nerfstudio.rendering.compositing import (
 )
 from semflow_nerfstudio.rendering.edited import EditedSamples
 from semflow_nerfstudio.rendering.samples import Samples, heaviest, pick, pick_weights
+from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.shared import SharedNetworks
 
 
 @dataclass
-class RenderConfig:
+class RenderConfig(SavedConfig):
     """How rays are rendered."""
 
     window: int = 3
@@ -386,7 +387,8 @@ def flow_semantics(
     else:
         logits = out.logits.new_zeros(*points.shape[:-1], out.logits.shape[-1])
     if not scene.residual:
-        return (spread(logits, ramp),) * 2
+        every = spread(logits, ramp)
+        return every, every
     residual = scene.flow_residual(trunk.detach() if config.semantic_gradient == "stopped" else trunk)
     return spread(logits, ramp), spread(logits + residual, ramp)
 

@@ -18,11 +18,12 @@ from semflow_nerfstudio.flow.semantic_network import SceneResidual
 from semflow_nerfstudio.flow.timeline import Timeline
 from semflow_nerfstudio.flow.visibility import transmittance
 from semflow_nerfstudio.rendering.samples import Samples
+from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene_frames import SceneFrames
 
 
 @dataclass
-class SceneConfig:
+class SceneConfig(SavedConfig):
     """Size of what every scene has of its own."""
 
     static: StaticFieldConfig = field(default_factory=lambda: StaticFieldConfig(GridConfig(8, 4, 17, 16, 512)))

@@ -21,6 +21,7 @@ from semflow_nerfstudio.flow.frame_bank import FrameBank
 from semflow_nerfstudio.flow.frame_encoders import ConvEncoder
 from semflow_nerfstudio.flow.semantic_network import SemanticNetwork
 from semflow_nerfstudio.flow.timeline import TimeWindow
+from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.training.calibration import Calibration
 
 Visibility = Callable[[Float[Tensor, "P 3"], Float[Tensor, "P 1"], Int[Tensor, "P"]], Float[Tensor, "P"]]
@@ -28,7 +29,7 @@ Visibility = Callable[[Float[Tensor, "P 3"], Float[Tensor, "P 1"], Int[Tensor, "
 
 
 @dataclass
-class SharedConfig:
+class SharedConfig(SavedConfig):
     """Size of the shared networks."""
 
     encoder_width: int = 16

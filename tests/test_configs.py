@@ -124,3 +124,14 @@ def test_every_group_has_an_optimizer_and_a_schedule_over_the_whole_run(specific
         optimizer = settings["optimizer"].setup([parameter])
         rates = schedule.setup().get_scheduler(optimizer, settings["optimizer"].lr).state_dict()
         assert all(type(rate) is float for rate in rates["base_lrs"] + rates["_last_lr"])
+
+
+def test_files_of_older_versions_get_what_came_later() -> None:
+    config = methods.lite(7)
+    text = yaml.dump(config)
+    model, data = config.pipeline.model, config.pipeline.datamanager
+    for gone in ("render", "mover_ray_share"):
+        del model.__dict__[gone]
+    del data.__dict__["corruption"], model.scene.static.__dict__["hidden_dim"]
+    read = yaml.load(yaml.dump(config), Loader=yaml.Loader)
+    assert yaml.dump(read) == text

@@ -110,7 +110,8 @@ def first_frames(scene: Path, folder: Path, count: int) -> Path:
         target = folder / path
         if source.is_dir() or source.name in ("gt_tracks.npz", "poses_bounds.npy"):
             continue
-        numbered = re.match(r"\d+", path.parts[1]) if len(path.parts) > 1 else None
+        _, *below = path.parts
+        numbered = re.match(r"\d+", below[0]) if below else None
         frame = -1 if numbered is None else int(numbered[0]) - path.parts[0].startswith("multiview")
         if frame >= count or (frame == count - 1 and source.stem.endswith("_fwd")):
             continue

@@ -82,7 +82,7 @@ def measure(options: SpeedOptions, show: Show) -> dict[str, Any]:
         with show("Hash encodings") as update:
             points = options.points if device.type == "cpu" else 16 * options.points
             hashes = encodings.measure(device, points, 3, options.configurations, (3,), update)
-        result = {"machine": describe(device), "options": asdict(options)}
+        result: dict[str, Any] = {"machine": describe(device), "options": asdict(options)}
         result |= {key: value for key, value in hashes.items() if key.startswith("hash_ratio_")}
         with show("Training") as update, final_samples(trainer, 24):
             steps(trainer, 0, options.steps, update)
@@ -112,7 +112,7 @@ def training_figures(trainer: Trainer, options: SpeedOptions, show: Show) -> dic
     with show("Stages of the step") as update:
         with timed_stages(trainer, lambda: synchronize(model.device)) as timer:
             steps(trainer, late + 2, options.repeats, update)
-        operators = slowest_operators(lambda: steps(trainer, late + 2, 2) and None)
+        operators = slowest_operators(lambda: steps(trainer, late + 2, 2))
     proposals = model.config.sampling.proposal_samples[0]
     with show("nerfacto's step") as update:
         nerfacto = nerfacto_seconds(trainer, options.samples, proposals, 3, update)

@@ -100,7 +100,7 @@ def timed_stages(trainer: Trainer, synchronize: Callable[[], None] = lambda: Non
             yield timer
 
 
-def slowest_operators(run: Callable[[], None], count: int = 12) -> list[dict[str, Any]]:
+def slowest_operators(run: Callable[[], object], count: int = 12) -> list[dict[str, Any]]:
     """The operators that take most of the host's time, with their share of all."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         run()

@@ -109,7 +109,7 @@ def changed(owner: Any, **values: Any) -> Iterator[None]:
 @contextmanager
 def final_samples(trainer: Trainer, count: int) -> Iterator[None]:
     """Another number of samples that the fields are evaluated at."""
-    samplers = [module.sampler for module in model_of(trainer).samplers.values()]
+    samplers: list[Any] = [module.sampler for module in model_of(trainer).samplers.values()]
     before = [sampler.num_nerf_samples_per_ray for sampler in samplers]
     for sampler in samplers:
         sampler.num_nerf_samples_per_ray = count
@@ -133,7 +133,7 @@ def plain_and_dense(trainer: Trainer, samples: int) -> Iterator[None]:
     """The method without what makes it fast: semantics and flows on all samples, the dynamic field and the advected
     pass on all rays, all frames encoded in every step, plain torch grids."""
     model = model_of(trainer)
-    grids = [module for module in model.modules() if isinstance(module, HashGrid)]
+    grids: list[Any] = [module for module in model.modules() if isinstance(module, HashGrid)]
     backends = [grid.backend for grid in grids]
     render = replace(model.config.render, static_samples=samples, flow_samples=samples)
     everything = {"mover_ray_share": 1.0, "advected_rays": 2**31 - 1, "encoder_every": 1}

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 
+from semflow_nerfstudio.saved_config import SavedConfig
+
 
 @dataclass
-class FusedAdamConfig(AdamOptimizerConfig):
+class FusedAdamConfig(SavedConfig, AdamOptimizerConfig):
     """Adam in one pass over parameters and moments: on a CPU, several times faster on hash tables."""
 
     fused: bool = True

@@ -8,9 +8,11 @@ from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from semflow_nerfstudio.saved_config import SavedConfig
+
 
 @dataclass
-class WarmupDecayConfig(SchedulerConfig):
+class WarmupDecayConfig(SavedConfig, SchedulerConfig):
     """Linear warm-up, then exponential decay to a fraction of the initial rate."""
 
     _target: type = field(default_factory=lambda: WarmupDecay)

@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.records import FrameRecord
 from semflow_nerfstudio.data.resize import resize_nearest
+from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
 Modality = Literal["flow", "disparity", "depth", "motion_mask", "labels"]
@@ -24,7 +25,7 @@ CONSISTENT = 1.5
 
 
 @dataclass(frozen=True)
-class CorruptionConfig:
+class CorruptionConfig(SavedConfig):
     """Damage done to the training data; nothing by default."""
 
     seed: int = 0

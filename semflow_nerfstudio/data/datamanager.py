@@ -26,11 +26,12 @@ from semflow_nerfstudio.data.label_sources import LabelPropagation, propagate_la
 from semflow_nerfstudio.data.labels import ClassTable, extend_class_table
 from semflow_nerfstudio.data.parser_outputs import say
 from semflow_nerfstudio.data.scene_assembly import align_scenes, assemble_scene, complete_cameras
+from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene_frames import SceneFrames
 
 
 @dataclass
-class SemFlowDataManagerConfig(VanillaDataManagerConfig):
+class SemFlowDataManagerConfig(SavedConfig, VanillaDataManagerConfig):
     """Configuration of `SemFlowDataManager`."""
 
     _target: type = field(default_factory=lambda: SemFlowDataManager)

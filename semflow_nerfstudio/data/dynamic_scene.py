@@ -22,10 +22,11 @@ from semflow_nerfstudio.data.parser_outputs import make_semantics, report_modali
 from semflow_nerfstudio.data.protocols import EVAL_PROTOCOLS, EvalProtocol, labelled_frames, scribble_share
 from semflow_nerfstudio.data.records import FrameRecord, SceneRecord, scene_key
 from semflow_nerfstudio.data.verification import verify_frames
+from semflow_nerfstudio.saved_config import SavedConfig
 
 
 @dataclass
-class DynamicSceneDataParserConfig(DataParserConfig):
+class DynamicSceneDataParserConfig(SavedConfig, DataParserConfig):
     """Semantic Dynamic Scene / DynamicNeRF folders: images, poses_bounds.npy and whatever else there is."""
 
     _target: type = field(default_factory=lambda: DynamicSceneDataParser)

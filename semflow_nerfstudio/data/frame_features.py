@@ -17,6 +17,7 @@ from torch import Tensor
 
 from semflow_nerfstudio.data.parser_outputs import say
 from semflow_nerfstudio.data.pretrained_encoders import default_weights, load_encoder
+from semflow_nerfstudio.saved_config import SavedConfig
 
 VERSION = 1
 """Raised whenever features of the same frames and arguments come out differently."""
@@ -27,7 +28,7 @@ PCA_SAMPLES = 20_000
 
 
 @dataclass
-class FrameFeaturesConfig:
+class FrameFeaturesConfig(SavedConfig):
     """What the flows read in the frames."""
 
     encoder: Literal["trainable", "resnet18", "resnet50", "r3d_18", "dinov2"] = "trainable"

@@ -17,11 +17,12 @@ from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 from torch import Tensor
 
 from semflow_nerfstudio.data.checks import SceneDataError
+from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
 
 @dataclass
-class SemFlowPixelSamplerConfig(PixelSamplerConfig):
+class SemFlowPixelSamplerConfig(SavedConfig, PixelSamplerConfig):
     """Configuration of `SemFlowPixelSampler`."""
 
     _target: type = field(default_factory=lambda: SemFlowPixelSampler)

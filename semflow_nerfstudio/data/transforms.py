@@ -28,10 +28,11 @@ from semflow_nerfstudio.data.protocols import labelled_frames, scribble_share
 from semflow_nerfstudio.data.records import SceneRecord, scene_key
 from semflow_nerfstudio.data.transforms_json import TransformsFile, TransformsFrame, read_transforms
 from semflow_nerfstudio.data.verification import common_size, verify_frames
+from semflow_nerfstudio.saved_config import SavedConfig
 
 
 @dataclass
-class SemFlowDataParserConfig(NerfstudioDataParserConfig):
+class SemFlowDataParserConfig(SavedConfig, NerfstudioDataParserConfig):
     """nerfstudio's transforms.json with a time per frame and optional labels, flow, masks and depth."""
 
     _target: type = field(default_factory=lambda: SemFlowDataParser)

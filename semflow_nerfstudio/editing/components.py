@@ -155,8 +155,8 @@ def _overlaps(
     """Pairs of fragments that lie on each other once the first ones are carried to the second ones' frame."""
     if not len(carried) or not len(target):
         return np.empty((0, 2), dtype=np.int64)
-    distance, nearest = KDTree(centers(target, origin, size)).query(carried, distance_upper_bound=LINK_RADIUS * size)
-    hit = np.isfinite(distance)
+    distance, found = KDTree(centers(target, origin, size)).query(carried, distance_upper_bound=LINK_RADIUS * size)
+    hit, nearest = np.isfinite(distance), np.asarray(found)
     hit[hit] &= label[hit] == target.label[nearest[hit]]
     pairs, shared = np.unique(np.column_stack([member[hit], target_member[nearest[hit]]]), axis=0, return_counts=True)
     smaller = np.minimum(np.bincount(member)[pairs[:, 0]], np.bincount(target_member)[pairs[:, 1]])

@@ -53,10 +53,15 @@ class Editable:
             instances: The edited scene's instances, needed where the state names a class or an instance.
 
         Raises:
-            ValueError: the state names a scene, class or instance that is not there.
+            ValueError: the state names a scene, class or instance that is not there, or the model samples with an
+                occupancy grid, where moved things would get no samples.
         """
         check_known(state, self.class_names, None, list(self.scenes))
         scene = self.scene(self.edited_scene(state))
+        if state.edits_scene and not len(scene.proposal_fields):
+            raise ValueError(
+                "edits place samples by the proposal fields, which runs with sampler 'occupancy' do not have"
+            )
         edits = Edits(state, scene, instances, self.class_names) if state.edits_scene else None
         self._scene_state, self._edits = state, edits
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -143,7 +143,9 @@ def see(run: Run, scene: str, view: RenderView, instances: Instances) -> Seen:
 def instance_of(points: SurfacePoints, instances: Instances) -> Int[ndarray, "P"]:
     """Instances that surface points belong to: those of the field that they show."""
     result = torch.full((len(points),), -1, dtype=torch.long)
-    for moving, grid, kind in ((True, instances.moving, "moving"), (False, instances.static, "static")):
+    fields: tuple[tuple[bool, Any, Literal["moving", "static"]], ...]
+    fields = (True, instances.moving, "moving"), (False, instances.static, "static")
+    for moving, grid, kind in fields:
         rows = (points.moving == moving).nonzero()[:, 0]
         if grid is not None and len(rows):
             margin = (MOVING_MARGIN if moving else STATIC_MARGIN) * grid.voxel

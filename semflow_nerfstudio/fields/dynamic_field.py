@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from semflow_nerfstudio.encodings.hash_grid import HashGrid
 from semflow_nerfstudio.fields.mlp import mlp, truncated_exp
 from semflow_nerfstudio.fields.static_field import ColorHead, FieldOutputs, GridConfig
+from semflow_nerfstudio.saved_config import SavedConfig
 
 
 @dataclass
-class DynamicFieldConfig:
+class DynamicFieldConfig(SavedConfig):
     """Dynamic field."""
 
     grid: GridConfig

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from semflow_nerfstudio.fields.dynamic_field import space_time_grid
 from semflow_nerfstudio.fields.mlp import mlp, zero_init
 from semflow_nerfstudio.fields.static_field import GridConfig
+from semflow_nerfstudio.saved_config import SavedConfig
 
 
 @dataclass
-class FlowFieldConfig:
+class FlowFieldConfig(SavedConfig):
     """Flow field."""
 
     grid: GridConfig

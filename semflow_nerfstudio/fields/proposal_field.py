@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from semflow_nerfstudio.fields.dynamic_field import space_time_grid
 from semflow_nerfstudio.fields.mlp import mlp, truncated_exp
 from semflow_nerfstudio.fields.static_field import GridConfig, space_grid
+from semflow_nerfstudio.saved_config import SavedConfig
 
 
 @dataclass
-class ProposalFieldConfig:
+class ProposalFieldConfig(SavedConfig):
     """Proposal density."""
 
     grid: GridConfig

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from semflow_nerfstudio.encodings.hash_grid import HashGrid
 from semflow_nerfstudio.fields.mlp import mlp, spherical_harmonics, truncated_exp
+from semflow_nerfstudio.saved_config import SavedConfig
 
 
 @dataclass
-class GridConfig:
+class GridConfig(SavedConfig):
     """Size of a hash grid."""
 
     num_levels: int = 8
@@ -46,7 +47,7 @@ def space_grid(grid: GridConfig) -> HashGrid:
 
 
 @dataclass
-class StaticFieldConfig:
+class StaticFieldConfig(SavedConfig):
     """Static field."""
 
     grid: GridConfig

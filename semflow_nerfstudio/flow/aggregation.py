@@ -32,8 +32,8 @@ def look_up(
     if isinstance(maps, Tensor):
         return bilinear_lookup(maps, frame, pixels, width, height)
     slot = maps.slot[frame]
-    index, weight = cells(pixels, *maps.kept.shape[1:3], width, height)
     _, h, w, channels = maps.kept.shape
+    index, weight = cells(pixels, h, w, width, height)
     old = maps.kept.reshape(-1, channels)[frame[:, None] * (h * w) + index].float()
     new = bilinear_lookup(maps.fresh, slot.clamp(min=0), pixels, width, height)
     return torch.where((slot >= 0)[:, None], new, (old * weight[..., None]).sum(1))

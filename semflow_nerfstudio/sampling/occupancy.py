@@ -21,11 +21,12 @@ from semflow_nerfstudio.rendering.compositing import field_weights, opacities
 from semflow_nerfstudio.rendering.samples import Samples
 from semflow_nerfstudio.sampling.collider import set_near_far
 from semflow_nerfstudio.sampling.proposal import Proposed, initial_sampler
+from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene import Scene
 
 
 @dataclass
-class OccupancySamplingConfig:
+class OccupancySamplingConfig(SavedConfig):
     """Occupancy-grid sampling."""
 
     resolution: int = 48

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 
 from semflow_nerfstudio.rendering.samples import Samples
 from semflow_nerfstudio.sampling.collider import set_near_far
+from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene import Scene
 
 
 @dataclass
-class ProposalSamplingConfig:
+class ProposalSamplingConfig(SavedConfig):
     """Proposal sampling."""
 
     proposal_samples: tuple[int, ...] = (64,)

@@ -19,6 +19,7 @@ from semflow_nerfstudio.flow.timeline import Timeline
 from semflow_nerfstudio.flow.trajectories import Velocity, integrate
 from semflow_nerfstudio.renderer import Rendered
 from semflow_nerfstudio.rendering.compositing import composite
+from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 from semflow_nerfstudio.training.objective import MIN_ACCUMULATION
@@ -29,7 +30,7 @@ REFERENCE_WIDTH = 480.0
 
 
 @dataclass(frozen=True)
-class LabelTransportConfig:
+class LabelTransportConfig(SavedConfig):
     """How far labels are carried along the model's trajectories."""
 
     start_after: int = 150

@@ -19,6 +19,7 @@ from semflow_nerfstudio.renderer import (
 )
 from semflow_nerfstudio.rendering.compositing import composite, field_weights, mean_distance
 from semflow_nerfstudio.rendering.samples import pick
+from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.training import losses as L
 from semflow_nerfstudio.training.observed import Observed, given_distance
@@ -30,7 +31,7 @@ MIN_ACCUMULATION = 0.05
 
 
 @dataclass
-class LossWeights:
+class LossWeights(SavedConfig):
     """Weight of every loss; 0 switches it off."""
 
     color: float = 3.0

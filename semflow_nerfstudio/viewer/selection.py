@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -187,7 +187,13 @@ class SelectionPanel:
             self.pointer = page.dropdown(
                 "Select with", tuple(POINTERS), "off", self.listen, "click: on an object; rectangle: drag over several"
             )
-            page.dropdown("Level", get_args(Level), self.level, self.set_level, "What a click selects")
+            page.dropdown(
+                "Level",
+                get_args(Level),
+                self.level,
+                lambda name: self.set_level(cast(Level, name)),
+                "What a click selects",
+            )
             self.named = page.dropdown("Selected", self._options(), "nothing", self.choose, "Select by name")
             page.checkbox("Highlight", True, lambda on: browser.update(highlighting=on), "Tint and outline it")
             page.button("Find instances", browser.find_instances, "Single objects; kept beside the run")
