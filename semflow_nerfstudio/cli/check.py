@@ -18,6 +18,8 @@ class Check:
 
     scene: tyro.conf.Positional[Path]
     """Folder with transforms.json, or in the Semantic Dynamic Scene layout."""
+    report: Path | None = None
+    """Write one HTML page about the scene, with thumbnails of everything."""
 
     def main(self) -> None:
         """Check, showing progress."""
@@ -26,6 +28,10 @@ class Check:
 
         with progress("Comparing poses with the flow") as update:
             summary = check_scene(self.scene, update)
+        if self.report is not None:
+            from semflow_nerfstudio.process.report import write_report
+
+            write_report(self.scene, summary, self.report)
         print("\n".join(summary.lines()))
         if summary.errors:
             sys.exit(1)

@@ -15,6 +15,7 @@ from semflow_nerfstudio.cli.complete import Complete
 from semflow_nerfstudio.cli.demo import Demo
 from semflow_nerfstudio.cli.evaluate import Evaluate
 from semflow_nerfstudio.cli.export import Export
+from semflow_nerfstudio.cli.label import Label
 from semflow_nerfstudio.cli.make_scene import MakeScene
 from semflow_nerfstudio.cli.process import Process
 from semflow_nerfstudio.cli.render import Render
@@ -25,6 +26,7 @@ Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[MakeScene, tyro.conf.subcommand("make-scene")]
     | Annotated[Process, tyro.conf.subcommand("process")]
+    | Annotated[Label, tyro.conf.subcommand("label")]
     | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Evaluate, tyro.conf.subcommand("eval")]
     | Annotated[Render, tyro.conf.subcommand("render")]

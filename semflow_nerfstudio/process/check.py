@@ -30,7 +30,7 @@ PATH_KEYS = ("file_path", "mask_path", "depth_file_path", "class_table", "ply_fi
 
 
 @dataclass(frozen=True)
-class _Scene:
+class SceneContents:
     """What both layouts hold, at the images' size and in the units of the poses."""
 
     images: list[Path]
@@ -55,7 +55,7 @@ def check_scene(scene: Path, progress: Callable[[int, int], object] = lambda don
     """
     summary = Summary(str(scene), 0, (0, 0), "not read", {}, PoseCheck([], 0.0, False, ""))
     try:
-        found = read_transforms_scene(scene) if _has_transforms(scene) else _read_folder(scene)
+        found = read_scene(scene)
     except SceneDataError as error:
         summary.errors.append(str(error))
         return summary
@@ -84,7 +84,7 @@ def check_scene(scene: Path, progress: Callable[[int, int], object] = lambda don
 
 
 def _check_poses(
-    found: _Scene, flows: dict[tuple[int, int], Path], summary: Summary, progress: Callable[[int, int], object]
+    found: SceneContents, flows: dict[tuple[int, int], Path], summary: Summary, progress: Callable[[int, int], object]
 ) -> None:
     pairs = [pair for pair in found.successors if pair in flows]
     pairs += [(b, a) for a, b in found.successors if (a, b) not in flows and (b, a) in flows]
@@ -98,7 +98,7 @@ def _check_poses(
         summary.warnings.append("The flow holds in too few places to compare the poses with it.")
 
 
-def _count_labels(found: _Scene, summary: Summary) -> None:
+def _count_labels(found: SceneContents, summary: Summary) -> None:
     """Which classes the labels show, and how much they leave out."""
     if found.classes is None:
         return
@@ -116,22 +116,31 @@ def _count_labels(found: _Scene, summary: Summary) -> None:
         summary.warnings.append(f"No label shows {', '.join(never)}: these classes cannot be learned.")
 
 
-def _count_motion(found: _Scene, summary: Summary) -> None:
+def _count_motion(found: SceneContents, summary: Summary) -> None:
     masks = [record.motion_mask for record in found.records if record.motion_mask is not None]
     if masks:
         shares = [float((values >= full / 2).mean()) for values, full in map(decode_mask, masks)]
         summary.details["moving pixels"] = f"{np.mean(shares):.1%}"
 
 
+def read_scene(scene: Path) -> SceneContents:
+    """A scene in either layout.
+
+    Raises:
+        SceneDataError: it cannot be read.
+    """
+    return read_transforms_scene(scene) if _has_transforms(scene) else _read_folder(scene)
+
+
 def _has_transforms(scene: Path) -> bool:
     return scene.suffix == ".json" or (scene / "transforms.json").is_file()
 
 
-def _read_folder(scene: Path) -> _Scene:
+def _read_folder(scene: Path) -> SceneContents:
     """The Semantic Dynamic Scene layout."""
     folder = read_scene_folder(scene)
     poses, intrinsics = (torch.from_numpy(values) for values in (folder.cameras.poses, folder.cameras.intrinsics))
-    return _Scene(
+    return SceneContents(
         images=folder.images,
         records=folder.records,
         size=folder.size,
@@ -143,7 +152,7 @@ def _read_folder(scene: Path) -> _Scene:
     )
 
 
-def read_transforms_scene(scene: Path) -> _Scene:
+def read_transforms_scene(scene: Path) -> SceneContents:
     """A transforms.json scene.
 
     Raises:
@@ -162,7 +171,7 @@ def read_transforms_scene(scene: Path) -> _Scene:
                 f"{size[0]}x{size[1]}: correct w, h and the focal lengths."
             )
         tracks[frame.camera].append(index)
-    return _Scene(
+    return SceneContents(
         images=images,
         records=[frame.record for frame in file.frames],
         size=size,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ from semflow_nerfstudio.process import motion
 from semflow_nerfstudio.process.depth_range import depth_range
 from semflow_nerfstudio.process.disparity import make_disparity
 from semflow_nerfstudio.process.frames import IMAGES, FrameOptions, Frames, consecutive, make_frames
-from semflow_nerfstudio.process.interfaces import ImportedLabels, LabelImporter, ReportWriter
+from semflow_nerfstudio.process.labels.found import ImportedLabels, LabelSource
+from semflow_nerfstudio.process.labels.importer import read_labels_of
+from semflow_nerfstudio.process.labels.step import Show, earlier_source, labels_step
 from semflow_nerfstudio.process.optical_flow import DIS, RAFT, Flows, flow_method, make_flows, read_rgb
 from semflow_nerfstudio.process.pose_check import PoseCheck, check_poses
 from semflow_nerfstudio.process.poses.colmap import colmap_poses, load_pycolmap
@@ -23,14 +24,11 @@ from semflow_nerfstudio.process.poses.files import file_poses, find_file
 from semflow_nerfstudio.process.poses.static import WARNING, static_poses
 from semflow_nerfstudio.process.poses.track import PoseTrack
 from semflow_nerfstudio.process.sources import open_source
-from semflow_nerfstudio.process.steps import RECORDS, Progress, Step, claim, each, file_stamp, tree_stamp, write_json
-from semflow_nerfstudio.process.summary import Summary, pose_errors
+from semflow_nerfstudio.process.steps import RECORDS, Progress, Step, claim, each, file_stamp, write_json
+from semflow_nerfstudio.process.summary import SUMMARY, Summary, pose_errors
 from semflow_nerfstudio.process.write import transforms
 
 ROUGH_MASKS = "process/feature_masks"
-SUMMARY = "summary.json"
-Show = Callable[[str], AbstractContextManager[Progress]]
-"""Shows the progress of a step, given its title."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,8 @@ class ProcessOptions:
     """`dis` (OpenCV, no weights), `raft` (weights from torch's cache), or the path of RAFT weights."""
     disparity: Path | None = None
     """Folder of a depth tool's output, inverse depth as .npy, .npz or grey images."""
-    labels: Path | None = None
-    """Labels of any tool."""
+    labels: LabelSource | None = None
+    """Labels of any tool; None: those that were imported earlier, if any."""
     focal: float | None = None
     """Focal length in pixels of the source, if it is known."""
     near: float | None = None
@@ -71,8 +69,6 @@ def process_scene(
     scene: Path,
     options: ProcessOptions,
     show: Show,
-    import_labels: LabelImporter | None = None,
-    write_report: ReportWriter | None = None,
 ) -> Summary:
     """Make a scene, or finish one that was begun; steps that are done with the same input and options are not redone.
 
@@ -81,8 +77,6 @@ def process_scene(
         scene: Folder of the scene, new or made by an earlier call.
         options: How.
         show: Shows progress.
-        import_labels: Reads `options.labels`.
-        write_report: Writes the report of the finished scene.
 
     Raises:
         SceneDataError: input that cannot be used, poses that do not fit the pictures.
@@ -94,12 +88,10 @@ def process_scene(
         find_file(Path(options.poses))
     if options.disparity is not None and not options.disparity.is_dir():
         raise SceneDataError(f"--disparity {options.disparity} is no folder: pass the folder of a depth tool's output.")
-    if options.labels is not None and import_labels is None:
-        raise ValueError(f"{options.labels} is to be imported, but nothing that imports labels was given.")
-    if options.labels is not None and not options.labels.exists():
-        raise SceneDataError(f"{options.labels} does not exist: pass the file or folder that holds the labels.")
+    if options.labels is not None:
+        read_labels_of(options.labels)
     claim(scene, source)
-    return _Work(scene, options, method, show).run(opened, import_labels, write_report)
+    return _Work(scene, options, method, show).run(opened)
 
 
 class _Work:
@@ -108,7 +100,7 @@ class _Work:
     def __init__(self, scene: Path, options: ProcessOptions, method: DIS | RAFT, show: Show) -> None:
         self.scene, self.options, self.method, self.show = scene, options, method, show
 
-    def run(self, source: Any, import_labels: LabelImporter | None, write_report: ReportWriter | None) -> Summary:
+    def run(self, source: Any) -> Summary:
         scene, options = self.scene, self.options
         with self.show("Frames") as progress:
             frames_step, taken = make_frames(scene, source, options.frames, progress)
@@ -137,11 +129,13 @@ class _Work:
                     scene, options.disparity, frames, [frames_step, poses_step], options.jobs, progress
                 )
         lost = [frame for frame in taken.frames if frame not in frames.frames]
-        labels = self.labels(frames, [frame.name for frame in lost], [frames_step, poses_step], import_labels)
+        labels = self.labels(frames, [frame.name for frame in lost])
         content = transforms(scene, frames, track, flows, masks, disparity, bounds, labels)
         write_json(scene / "transforms.json", content)
         if options.poses == "static":
             warnings.append(WARNING)
+        if labels is not None:
+            warnings += labels.warnings
         summary = Summary(
             scene=str(scene),
             frames=len(images),
@@ -162,8 +156,6 @@ class _Work:
             | ({"near and far": f"{bounds[0]:.4g} to {bounds[1]:.4g}"} if bounds is not None else {}),
         )
         write_json(scene / RECORDS / SUMMARY, summary.to_json())
-        if write_report is not None:
-            summary.details["report"] = str(write_report(scene))
         return summary
 
     def make_flows(self, frames: Frames, after: Step, progress: Progress, name: str = "flow") -> Step:
@@ -279,24 +271,14 @@ class _Work:
             result = step.finish({"bounds": found})
         return None if result["bounds"] is None else (result["bounds"][0], result["bounds"][1])
 
-    def labels(
-        self, frames: Frames, unposed: Sequence[str], after: Sequence[Step], import_labels: LabelImporter | None
-    ) -> ImportedLabels | None:
-        """Labels, where they are given and can be read."""
-        source = self.options.labels
-        if source is None or import_labels is None:
+    def labels(self, frames: Frames, unposed: Sequence[str]) -> ImportedLabels | None:
+        """Labels, if there are any."""
+        source = self.options.labels or earlier_source(self.scene)
+        if source is None:
             return None
-        step = Step(self.scene, "labels", {"source": tree_stamp(source)}, after=after, folders=("labels",))
-        result = step.result()
-        if result is None:
-            step.begin()
-            with self.show("Labels") as progress:
-                size = (frames.width, frames.height)
-                found = import_labels(source, frames.frames, [*frames.skipped, *unposed], self.scene, size, progress)
-            files = {name: path.relative_to(self.scene).as_posix() for name, path in found.files.items()}
-            classes = [dict(entry) for entry in found.classes]
-            result = step.finish({"files": files, "classes": classes}, found.files.values())
-        return ImportedLabels({name: self.scene / file for name, file in result["files"].items()}, result["classes"])
+        names = [frame.name for frame in frames.frames]
+        size = (frames.width, frames.height)
+        return labels_step(self.scene, source, names, [*frames.skipped, *unposed], size, self.show)
 
 
 def _posed(frames: Frames, track: PoseTrack) -> tuple[Frames, PoseTrack]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from semflow_nerfstudio.process.pose_check import PoseCheck
 
+SUMMARY = "summary.json"
+"""Where `semflow process` keeps it, among its records."""
 COSTS = {
     "labels": "no semantics are learned, only colour, geometry and motion",
     "optical flow": "motion is learned from colours alone, and poses cannot be checked",
@@ -46,6 +48,15 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
         return {**asdict(self), "missing": self.missing}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Summary:
+        """From what `to_json` gave, read back from a file."""
+        values = {key: value for key, value in content.items() if key != "missing"}
+        values["counts"] = {name: (have, total) for name, (have, total) in content["counts"].items()}
+        values["pair_names"] = [(a, b) for a, b in content["pair_names"]]
+        width, height = content["size"]
+        return cls(**{**values, "size": (width, height), "pose_check": PoseCheck.from_json(content["pose_check"])})
 
     @property
     def missing(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from semflow_nerfstudio.process.frames import IMAGES, Frames
-from semflow_nerfstudio.process.interfaces import ImportedLabels
+from semflow_nerfstudio.process.labels.found import ImportedLabels
 from semflow_nerfstudio.process.optical_flow import Flows
 from semflow_nerfstudio.process.poses.track import DISTORTION, PoseTrack
 
@@ -41,6 +41,7 @@ def transforms(
         pose = np.vstack([track.poses[index], [0.0, 0.0, 0.0, 1.0]])
         paths = {
             "labels_path": None if labels is None else labels.files.get(frame.name),
+            "instances_path": None if labels is None else labels.instances.get(frame.name),
             "motion_mask_path": masks[index],
             "flow_forward_path": flows.path(index, index + 1) if index + 1 < len(frames.frames) else None,
             "flow_backward_path": flows.path(index, index - 1) if index > 0 else None,

@@ -6,17 +6,13 @@ import numpy as np
 import pytest
 import torch
 from clips import FRAMES, HEIGHT, WIDTH, draw, poses, write_folder, write_llff, write_video
-from conftest import make, silent
-from PIL import Image
+from conftest import make
 
 from semflow_nerfstudio.cli.process import Process
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.modalities import read_disparity, read_flow, read_mask
 from semflow_nerfstudio.data.transforms import SemFlowDataParserConfig
-from semflow_nerfstudio.process.frames import FrameOptions
-from semflow_nerfstudio.process.interfaces import ImportedLabels
 from semflow_nerfstudio.process.optical_flow import DIS
-from semflow_nerfstudio.process.pipeline import ProcessOptions, process_scene
 
 
 def parse(scene):
@@ -159,32 +155,6 @@ def test_disparity_of_any_size_by_name_or_by_place(clip, tmp_path):
         np.save(folder / f"shot_{k:02d}.npy", broken)
     with pytest.raises(SceneDataError, match="no finite disparity"):
         make(clip / "images", tmp_path / "s", disparity=folder, **options)
-
-
-def test_labels_and_report_have_their_places(clip, tmp_path):
-    told, skips = [], []
-
-    def paint(source, frames, skipped, out, size, progress):
-        """Calls the upper half of the first frame sky."""
-        skips.append(skipped)
-        ids = np.zeros((size[1], size[0]), np.uint8)
-        ids[: size[1] // 2] = 1
-        path = out / "labels" / frames[0].name
-        Image.fromarray(ids).save(path)
-        return ImportedLabels({frames[0].name: path}, [{"name": "ground"}, {"name": "sky"}])
-
-    def report(folder):
-        told.append(json.loads((folder / "process/summary.json").read_text())["counts"]["labels"])
-        return folder / "report.html"
-
-    taken = FrameOptions(count=5)
-    options = ProcessOptions(poses=str(clip), frames=taken, labels=clip / "poses_bounds.npy", near=3.0, far=9.0)
-    for _ in range(2):
-        summary = process_scene(clip / "images", tmp_path / "s", options, silent, paint, report)
-    assert skips == [["shot_03.png"]] and told == [[1, 5]] * 2 and summary.details["report"].endswith("report.html")
-    outputs = parse(tmp_path / "s")
-    assert outputs.metadata["frames"][0].labels is not None and outputs.metadata["frames"][1].labels is None
-    assert outputs.metadata["scenes"][0].classes.names == ("ground", "sky")
 
 
 def test_a_video_from_the_command_line(tmp_path, capsys):
