@@ -74,8 +74,9 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
     def __init__(self, config: SemFlowDataManagerConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(without_labels(config), *args, **kwargs)
         dataset = self.train_dataset
-        # Nothing is read for training where a run is only looked at.
-        images = self.train_image_dataloader.all_images() if self.test_mode != "inference" else None
+        # A run that is only looked at has no loader: nerfstudio leaves it out, and `ns-render dataset` prevents it.
+        loader = getattr(self, "train_image_dataloader", None)
+        images = None if loader is None else loader.all_images()
         scenes = [assemble_scene(dataset, i, config.frame_width_cap, images) for i in range(len(dataset.scenes or ()))]
         self.add_frame_features(scenes)
         dataset.metadata["scene_frames"] = {scene.name: scene for scene in scenes}
