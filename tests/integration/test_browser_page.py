@@ -31,7 +31,7 @@ def test_the_page_opens_and_a_mouse_click_selects(tiny_run: TrainedRun, tmp_path
         page.wait_for_text("Legend", name, "Tracks", "Edit", "Nothing is selected.")
         click_on(page, session, name)
         assert panel.browser.selection.targets == ("instance:0",)
-        page.wait_for_text("instance 0", "probability 0.99")
+        page.wait_for_text("instance 0", f"{name}, probability")
         page.screenshot(tmp_path / "page.png")
         assert page.errors == []
     seen = np.asarray(Image.open(tmp_path / "page.png").convert("RGB")).astype(int)

@@ -39,14 +39,14 @@ def open_page(page: Chromium, session: Session) -> None:
 
 def place_of(page: Chromium, session: Session, class_name: str) -> tuple[float, float]:
     """A pixel of the page well inside what shows a class."""
+    # Three.js marks the canvas of the scene; another one lies over the whole page.
     x, y, width, height = page.evaluate(
-        "(() => { const all = [...document.querySelectorAll('canvas')].map(c => c.getBoundingClientRect());"
-        "const r = all.sort((a, b) => b.width * b.height - a.width * a.height)[0];"
+        "(() => { const r = document.querySelector('canvas[data-engine]').getBoundingClientRect();"
         "return [r.x, r.y, r.width, r.height]; })()"
     )
-    labels = [r["label"][..., 0] for r in session.rendered[-12:]]
-    # Those of the page's shape, not of the other client's.
-    label = min(reversed(labels), key=lambda i: abs(i.shape[1] / i.shape[0] - width / height))
+    # The latest of the page's shape, not of the other client's; small images only roughly have it.
+    labels = (r["label"][..., 0] for r in reversed(session.rendered))
+    label = next(i for i in labels if abs(i.shape[1] / i.shape[0] * height / width - 1) < 0.06)
     shown = (label == model_of(session.run).class_names.index(class_name))[None, None].float()
     # Smoothed, the mask is largest in the middle of the largest piece.
     reach = 2 * (label.shape[1] // 24) + 1
