@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -18,6 +19,8 @@ from semflow_nerfstudio.data.checks import SceneDataError
 MAX_PIXELS = 100_000_000
 """Larger images and arrays are refused before they are decoded: they are mistakes or decompression bombs."""
 MAX_BYTES = 32 * MAX_PIXELS
+_ONE_HEADER_AT_A_TIME = Lock()
+"""Headers are parsed as Python literals, which CPython 3.11 does not always survive in several threads at once."""
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile, RuntimeError)
 
 
@@ -104,9 +107,10 @@ def _parse_npy(path: Path, size: int, data: bytes) -> np.ndarray:
     stream = BytesIO(data)
     version = npy_format.read_magic(stream)
     read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-    shape, _, dtype = read_header(stream)
+    with _ONE_HEADER_AT_A_TIME:
+        shape, column_major, dtype = read_header(stream)
     if dtype.kind not in "biuf":
         raise SceneDataError(f"{path} holds {dtype} instead of numbers: save it again as a plain numeric array.")
     if int(np.prod(shape, dtype=object)) * dtype.itemsize > size - stream.tell():
         raise EOFError("it ends too early")
-    return npy_format.read_array(BytesIO(data), allow_pickle=False)
+    return np.ndarray(shape, dtype, data, stream.tell(), order="F" if column_major else "C").copy()

@@ -8,6 +8,7 @@ from PIL import Image
 
 from semflow_nerfstudio.data import files
 from semflow_nerfstudio.data.checks import SceneDataError
+from semflow_nerfstudio.data.files import load_arrays
 from semflow_nerfstudio.data.modalities import (
     decode_flow,
     downscaled_size,
@@ -193,3 +194,16 @@ def test_huge_files_are_refused_before_decoding(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "f.npz", flow=np.zeros((8, 9, 2)))
     with pytest.raises(SceneDataError, match=r"f\.npz holds 1,280 bytes"):
         decode_flow(tmp_path / "f.npz")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_arrays_of_any_layout(tmp_path: Path, suffix: str) -> None:
+    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    for kind in (array, np.asfortranarray(array), array.astype(">f4"), array[:, ::2]):
+        path = tmp_path / f"array{suffix}"
+        if suffix == ".npy":
+            np.save(path, kind)
+        else:
+            np.savez_compressed(path, a=kind)
+        (read,) = load_arrays(path).values()
+        assert np.array_equal(read, kind) and read.flags.writeable
