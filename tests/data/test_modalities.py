@@ -1,6 +1,7 @@
 """Loaders of flow, masks, disparity, depth and images at any size."""
 
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
