@@ -1,13 +1,10 @@
 """Fixtures of the tests of `semflow process`."""
 
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from clips import poses, write_folder, write_llff
-
-from semflow_nerfstudio.process.frames import FrameOptions
-from semflow_nerfstudio.process.pipeline import ProcessOptions, process_scene
+from processing import make
 
 
 @pytest.fixture(scope="session")
@@ -17,17 +14,6 @@ def clip(tmp_path_factory) -> Path:
     write_folder(folder / "images")
     write_llff(folder / "poses_bounds.npy", poses())
     return folder
-
-
-@contextmanager
-def silent(title):
-    yield lambda done, total, note="": None
-
-
-def make(source, scene, **options):
-    """process_scene without showing progress; `count` and `size` go to the frame options."""
-    frames = {key: options.pop(key) for key in list(options) if key in FrameOptions.__dataclass_fields__}
-    return process_scene(source, scene, ProcessOptions(frames=FrameOptions(**frames), **options), silent)
 
 
 @pytest.fixture(scope="session")

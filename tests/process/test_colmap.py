@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 from clips import FOCAL, draw, poses, write_folder
-from conftest import make
 from PIL import Image
+from processing import make
 
 from benchmarks.poses import compare
 from semflow_nerfstudio.data.checks import SceneDataError

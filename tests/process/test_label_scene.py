@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 from clips import FRAMES, HEIGHT, WIDTH, draw
-from conftest import make, silent
 from label_files import box, palette_png, runs, write_json
 from PIL import Image
+from processing import make, silent
 
 from semflow_nerfstudio.cli.label import Label
 from semflow_nerfstudio.cli.process import Process

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from clips import FRAMES, HEIGHT, WIDTH, draw, poses, write_folder, write_llff, write_video
-from conftest import make
+from processing import make
 
 from semflow_nerfstudio.cli.process import Process
 from semflow_nerfstudio.data.checks import SceneDataError

@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from clips import FRAMES, HEIGHT, WIDTH, draw, poses, write_llff
-from conftest import silent
 from label_files import palette_png
 from PIL import Image
+from processing import silent
 
 from semflow_nerfstudio.cli.check import Check
 from semflow_nerfstudio.cli.process import Process
