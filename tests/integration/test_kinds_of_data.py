@@ -12,6 +12,7 @@ import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.dnerf_dataparser import DNeRFDataParserConfig
+from nerfstudio.data.dataparsers.dycheck_dataparser import DycheckDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.trainer import Trainer
 from PIL import Image
@@ -243,3 +244,43 @@ def test_blender_data_stands_still(test_data: Path, tmp_path: Path) -> None:
         pytest.skip(f"there is no dnerf_lego in {test_data}")
     folder = small_copy(test_data / "dnerf_lego", tmp_path / "lego", {"train": 4, "val": 2, "test": 2}, 32)
     train_and_render(BlenderDataParserConfig(data=folder), tmp_path / "runs")
+
+
+def write_dycheck(folder: Path, frames: int = 5, width: int = 48, height: int = 36) -> Path:
+    """A clip in DyCheck's layout: a camera that moves sideways before noise."""
+    names = [f"0_{k:05d}" for k in range(frames)]
+    for part in ("rgb/1x", "processed_depth/1x", "camera", "splits"):
+        (folder / part).mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for k, name in enumerate(names):
+        picture = generator.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(folder / f"rgb/1x/{name}.png")
+        np.save(folder / f"processed_depth/1x/{name}.npy", np.full((height, width, 1), 2, np.float32))
+        camera = {
+            "orientation": np.eye(3).tolist(),
+            "position": [0.1 * k, 0.0, -2.0],
+            "focal_length": 50.0,
+            "pixel_aspect_ratio": 1.0,
+            "principal_point": [width / 2, height / 2],
+            "image_size": [width, height],
+        }
+        (folder / f"camera/{name}.json").write_text(json.dumps(camera))
+    times = list(range(frames))
+    split = {"frame_names": names, "camera_ids": [0] * frames, "time_ids": times}
+    (folder / "splits/train.json").write_text(json.dumps(split))
+    (folder / "dataset.json").write_text(json.dumps({"ids": names}))
+    frame_of = {name: {"warp_id": k, "appearance_id": k, "camera_id": 0} for k, name in enumerate(names)}
+    (folder / "metadata.json").write_text(json.dumps(frame_of))
+    (folder / "scene.json").write_text(json.dumps({"center": [0.0, 0.0, 0.0], "scale": 0.2, "near": 0.1, "far": 1.0}))
+    box = [[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]]
+    extra = {"factor": 1, "fps": 30, "bbox": box, "lookat": [0.0, 0.0, 0.0], "up": [0.0, -1.0, 0.0]}
+    (folder / "extra.json").write_text(json.dumps(extra))
+    return folder
+
+
+def test_dycheck_data(tmp_path: Path) -> None:
+    trainer, scores = train_and_render(
+        DycheckDataParserConfig(data=write_dycheck(tmp_path / "clip")), tmp_path / "runs"
+    )
+    assert np.isfinite(scores["psnr"]) and not model_of(trainer).class_names
+    assert scene_of(trainer).bank.frame_times.tolist() == pytest.approx([0, 0.25, 0.5, 0.75, 1])
