@@ -125,7 +125,7 @@ def find_instances(
     """Find the instances of a scene by rendering its frames.
 
     Surfaces come from the frames' own cameras at their own times. What lies behind them is filled in from the
-    densities: every voxel that stops light belongs to the nearest surface within half the object's middle extent.
+    densities: every voxel that stops light belongs to the nearest surface within the object's reach (`volumes.REACH`).
     """
     options = options or FindOptions()
     name = scene_name(model, scene)

@@ -56,8 +56,9 @@ def test_ids_stay_with_their_ball_and_fill_it(instances: Instances, time: float)
         first = ids_at(instances, ball_centers(torch.tensor([[0.0]]))[ball], 0.0)
         assert first.tolist() == [number]
         assert set(found[distance > 2 * voxel].tolist()) == {-1}
-        wide = ids_at(instances, points, time, margin=0.06, kind="moving")
-        assert set(wide[distance < 0.05 - voxel].tolist()) == {number}
+        wide = ids_at(instances, points, time, margin=0.15, kind="moving")
+        assert set(wide[distance < 0.15 - 2.5 * voxel].tolist()) == {number}
+        assert set(wide[distance > 0.15 + 2 * voxel].tolist()) == {-1}
         center = ball_centers(torch.tensor([[time]]))[ball][0]
         torch.testing.assert_close(instances.center(number, time), center, atol=voxel, rtol=0)
         low, high = instances.bounds(number, time)
