@@ -75,8 +75,11 @@ def test_motion_colour_and_instances_of_points(out: Path, run: Any) -> None:
     np.testing.assert_allclose(motion[ball], np.tile(np.array(WAY) / 4, (ball.sum(), 1)), atol=1e-3)
     assert not motion[~ball].any()
     upper = points["y"] > 0
-    ids = [set(points["instance"][ball & side].tolist()) for side in (upper, ~upper)]
-    assert all(len(i) == 1 for i in ids) and ids[0] != ids[1] and ids[0] | ids[1] == {0, 1}
+    ids = [points["instance"][ball & side] for side in (upper, ~upper)]
+    most = [int(np.bincount(i + 1).argmax()) - 1 for i in ids]
+    assert sorted(most) == [0, 1]
+    for i, number in zip(ids, most, strict=True):  # on the very rim the wall can outweigh the ball
+        assert set(i.tolist()) <= {number, -1, 2} and (i == number).mean() > 0.97
     static = points["instance"][~ball]
     assert (static >= 2).mean() > 0.95
     assert all(instances.label(i) == label for i, label in zip(static, points["label"][~ball], strict=True) if i >= 0)
