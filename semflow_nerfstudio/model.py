@@ -173,7 +173,7 @@ class SemanticFlowModel(Model):
         """Whether only the static field is rendered: at the start of training, or where nothing may move."""
         if not self.config.time:
             return True
-        return self.training and self.has_motion and self.step < self.config.static_steps
+        return self.training and self.step < self.config.static_steps
 
     # ------------------------------------------------------------------ the way of a ray
 
@@ -365,7 +365,7 @@ class SemanticFlowModel(Model):
             if not self.config.time:
                 seen = replace(seen, motion=torch.zeros_like(seen.frame, dtype=torch.uint8))
             if self.static_stage:
-                losses = static_losses(part.rendered, seen, w)
+                losses = static_losses(scene, part.rendered, seen, w)
             else:
                 direction = 1 if self.step % 2 else -1
                 losses = dynamic_losses(

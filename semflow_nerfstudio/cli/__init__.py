@@ -2,5 +2,5 @@
 
 import os
 
-# Threads that wait without spinning leave the cores to the hash grids' own; it must be set before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that soon stop spinning leave the cores to the hash grids' own; it must be set before torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")

@@ -38,11 +38,11 @@ class Demo:
     """Width x height of the scene's images."""
     frames: int = 12
     """Frames of the clip."""
-    steps: int = 1300
+    steps: int = 1200
     """Training steps."""
     views: int = 24
     """Held-out views that are scored, evenly spread over times and cameras."""
-    video_frames: int = 48
+    video_frames: int = 40
     """Frames of the video: half with a fixed camera and running time, half with a moving camera."""
     seed: int = 0
     """Seed of scene and training."""

@@ -32,6 +32,19 @@ class GridConfig:
     (tiny-cuda-nn, where it is installed, for 3-D grids) keeps parameters of its own."""
 
 
+def space_grid(grid: GridConfig) -> HashGrid:
+    """A 3-D hash grid."""
+    return HashGrid(
+        3,
+        num_levels=grid.num_levels,
+        features_per_level=grid.features_per_level,
+        log2_hashmap_size=grid.log2_hashmap_size,
+        base_resolution=grid.base_resolution,
+        max_resolution=grid.max_resolution,
+        backend=grid.backend,
+    )
+
+
 @dataclass
 class StaticFieldConfig:
     """Static field."""
@@ -89,17 +102,8 @@ class StaticField(nn.Module):
 
     def __init__(self, config: StaticFieldConfig) -> None:
         super().__init__()
-        grid = config.grid
         self.density_bias = config.density_bias
-        self.grid = HashGrid(
-            3,
-            num_levels=grid.num_levels,
-            features_per_level=grid.features_per_level,
-            log2_hashmap_size=grid.log2_hashmap_size,
-            base_resolution=grid.base_resolution,
-            max_resolution=grid.max_resolution,
-            backend=grid.backend,
-        )
+        self.grid = space_grid(config.grid)
         self.trunk = mlp(self.grid.output_dim, config.hidden_dim, 1 + config.trunk_dim, bias=False)
         self.color = ColorHead(config.trunk_dim, config.hidden_dim, config.direction_bands)
 

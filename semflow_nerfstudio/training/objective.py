@@ -134,10 +134,11 @@ class Observed:
         return self.motion == 0
 
 
-def static_losses(out: Rendered, seen: Observed, w: LossWeights) -> dict[str, Tensor]:
-    """Losses of the first stage, which trains the static field on what does not move."""
-    static = seen.static
-    result = {"color": w.color * L.color_loss(out.static_rgb, seen.image, static)}
+def static_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights) -> dict[str, Tensor]:
+    """Losses of the first stage, which trains the static field on what does not move; on all where that is unknown."""
+    static = seen.static if seen.motion is not None else torch.ones_like(seen.frame, dtype=torch.bool)
+    color = on_background(scene, out.static_rgb, out.static_weights)
+    result = {"color": w.color * L.color_loss(color, seen.image, static)}
     if out.static_logits is not None and seen.labels is not None:
         result["semantic"] = w.semantic * L.semantic_loss(out.static_logits, seen.labels, static.float())
     result.update(depth_losses(out, seen, w, static_only=True))
@@ -195,7 +196,9 @@ def mover_losses(
     assert flow is not None and dynamic is not None and out.dynamic_alphas is not None
     rows = random_rays(seen.moving[flow.rays], count)
     rays = flow.rays[rows]
-    live, image = seen.moving[rays], seen.image[rays]
+    # Where nothing says what moves, the rendering itself does: else the dynamic field learns to show everything alone.
+    moving = seen.moving if seen.motion is not None else out.dynamicness.detach()
+    live, image = moving[rays], seen.image[rays]
     alone = field_weights(out.dynamic_alphas[rows])
     own = on_background(scene, composite(alone, dynamic.rgb[rows]), alone)
     result = {"dynamic_color": w.dynamic_color * L.color_loss(own, image, live)}

@@ -79,6 +79,21 @@ def test_dynamic_and_proposal_fields_depend_on_time() -> None:
     assert (proposal(unit, start) - proposal(unit, end)).abs().max() > 1e-3
 
 
+def test_long_clips_have_a_proposal_grid_for_what_stands_still() -> None:
+    torch.manual_seed(0)
+    unit, times, _ = random_inputs()
+    short, long = ProposalField(CONFIG.proposals[0], 46), ProposalField(CONFIG.proposals[0], 47)
+    assert short.static_grid is None and long.static_grid is not None
+    shake(long)
+    before = long(unit, times)
+    before.sum().backward()
+    table = long.static_grid.table
+    assert table.grad is not None and table.grad.abs().max() > 0
+    with torch.no_grad():
+        table.zero_()
+    assert (long(unit, times) - before).abs().max() > 1e-3
+
+
 def test_flow_rests_before_training_but_learns() -> None:
     torch.manual_seed(0)
     flow = FlowField(CONFIG.flow, 3)

@@ -154,14 +154,14 @@ def test_static_stage_trains_on_what_does_not_move() -> None:
     scene, _, out = rendered(static_only=True)
     seen = random_observed()
     moving = (seen.motion == 1).nonzero()[:, 0]
-    losses = static_losses(out, seen, EVERYTHING)
+    losses = static_losses(scene, out, seen, EVERYTHING)
     sum(losses.values(), torch.zeros(())).backward()
     assert {"color", "semantic", "line_of_sight_static"} <= set(losses)
     assert len(moving) > 0 and scene.static_field.grid.table.grad is not None
     changed = replace(seen, image=seen.image.clone(), labels=seen.labels.clone())  # type: ignore[union-attr]
     changed.image[moving] = 1 - changed.image[moving]
     changed.labels[moving] = 0  # type: ignore[index]
-    again = static_losses(out, changed, EVERYTHING)
+    again = static_losses(scene, out, changed, EVERYTHING)
     for name in ("color", "semantic", "line_of_sight_static"):
         assert torch.equal(losses[name], again[name])
 
@@ -169,14 +169,14 @@ def test_static_stage_trains_on_what_does_not_move() -> None:
 def test_static_stage_leaves_the_movers_relative_disparity_out() -> None:
     """Shares of the frame's rays that move change neither the loss nor the normalisation of the others."""
     frames = torch.zeros(200, dtype=torch.long)
-    _, _, out = rendered(random_samples(torch.tensor(TIMES)[frames]), static_only=True)
+    scene, _, out = rendered(random_samples(torch.tensor(TIMES)[frames]), static_only=True)
     seen = replace(random_observed(frames), inverse_depth=None, disparity=torch.rand(200))
     assert seen.disparity is not None
     other = replace(seen, disparity=torch.where(seen.moving, 50 * torch.rand(200), seen.disparity))
     kept = replace(seen, disparity=torch.where(seen.static, seen.disparity, torch.nan))
-    loss = static_losses(out, seen, EVERYTHING)["depth"]
-    assert loss > 0 and torch.equal(loss, static_losses(out, other, EVERYTHING)["depth"])
-    assert torch.equal(loss, static_losses(out, kept, EVERYTHING)["depth"])
+    loss = static_losses(scene, out, seen, EVERYTHING)["depth"]
+    assert loss > 0 and torch.equal(loss, static_losses(scene, out, other, EVERYTHING)["depth"])
+    assert torch.equal(loss, static_losses(scene, out, kept, EVERYTHING)["depth"])
 
 
 def test_given_distance_of_aligned_disparity() -> None:
@@ -331,3 +331,19 @@ def test_forward_and_back_costs_a_rotation_the_integrators_error_only(integrator
     change = (returned - out.flow.points)[..., [0, 2]]
     torch.testing.assert_close(change, growth[..., None] * out.flow.points[..., [0, 2]], atol=3e-6, rtol=5e-2)
     assert change.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("static_only", [True, False])
+def test_empty_space_costs_nothing_in_front_of_the_images_own_background(static_only: bool) -> None:
+    scene, _, out = rendered(static_only=static_only)
+    weights = out.static_weights if static_only else out.weights.total
+    rgb = out.static_rgb if static_only else out.rgb
+    scene.background_color = (1.0, 1.0, 1.0)
+    seen = replace(random_observed(), image=(rgb + (1 - weights.sum(-1, keepdim=True))).detach(), motion=None)
+    if static_only:
+        still = replace(seen, motion=torch.zeros_like(seen.frame))
+        color = static_losses(scene, out, still, EVERYTHING)["color"]
+    else:
+        color = dynamic_losses(scene, out, seen, EVERYTHING, CONFIG, 1, RAYS)["color"]
+    scene.background_color = (0.0, 0.0, 0.0)
+    assert color.item() == pytest.approx(0.0, abs=1e-10)
