@@ -142,9 +142,8 @@ def test_meshes(run: Any, tmp_path: Path) -> None:
     trimesh = pytest.importorskip("trimesh")
     options = ExportOptions(what=("meshes",), times=(0.5,), units="scene", mesh_resolution=24)
     export_run(run, tmp_path / "out", options)
-    files = sorted(
-        p.relative_to(tmp_path / "out" / "meshes").as_posix() for p in (tmp_path / "out" / "meshes").rglob("*.ply")
-    )
+    folder = tmp_path / "out" / "meshes"
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.ply"))
     assert files == ["00000/000_ball.ply", "00000/001_ball.ply", "static/002_wall.ply", "static/003_ground.ply"]
     for name in files[:2]:
         ball = trimesh.load(folder / name, process=False)
