@@ -18,8 +18,11 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
-LINK_RADIUS = 2.0
-"""Voxels of a fragment are at most this many voxels from the next one."""
+LINK_RADIUS = 4.0
+"""Voxels of a fragment are at most this many voxels from the next one: towards the rim of what is round, neighbouring
+pixels lie that far apart in depth."""
+LANDING_RADIUS = 2.0
+"""A carried voxel lands on a fragment if that is at most this many voxels away."""
 OVERLAP = 0.3
 """Share of the smaller of two fragments that must land on the other one for both to be one object."""
 FRAME_GAP = 3
@@ -155,7 +158,7 @@ def _overlaps(
     """Pairs of fragments that lie on each other once the first ones are carried to the second ones' frame."""
     if not len(carried) or not len(target):
         return np.empty((0, 2), dtype=np.int64)
-    distance, found = KDTree(centers(target, origin, size)).query(carried, distance_upper_bound=LINK_RADIUS * size)
+    distance, found = KDTree(centers(target, origin, size)).query(carried, distance_upper_bound=LANDING_RADIUS * size)
     hit, nearest = np.isfinite(distance), np.asarray(found)
     hit[hit] &= label[hit] == target.label[nearest[hit]]
     pairs, shared = np.unique(np.column_stack([member[hit], target_member[nearest[hit]]]), axis=0, return_counts=True)

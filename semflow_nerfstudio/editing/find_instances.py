@@ -152,7 +152,7 @@ def find_instances(
     """Find the instances of a scene by rendering its frames.
 
     Surfaces come from the frames' own cameras at their own times. What lies behind them is filled in from the
-    densities: every voxel that stops light belongs to the nearest surface within half the object's middle extent.
+    densities: every voxel that stops light belongs to the nearest surface within the object's reach (`volumes.REACH`).
     """
     options = options or FindOptions()
     name = scene_name(model, scene)
@@ -253,7 +253,7 @@ def _movers(scene: Scene, views: list[_View], num_times: int, options: FindOptio
         carried = [(advect(centers(frames[n], origin, size), n, k), frames[n].object) for n in hints[k]]
         soft = [np.column_stack([np.floor((at - origin) / size).astype(np.int64), ids]) for at, ids in carried]
         seeds.append((frame, np.concatenate([np.zeros((0, 4), dtype=np.int64), *soft])))
-    return fill(seeds, labels, origin, size, shape, opacity, scene.device)
+    return fill(seeds, labels, origin, size, 2 * options.cells_over_time, opacity, scene.device)
 
 
 def _statics(scene: Scene, views: list[_View], options: FindOptions) -> Solids | None:
@@ -275,7 +275,9 @@ def _statics(scene: Scene, views: list[_View], options: FindOptions) -> Solids |
         directions[:, 2] = -1.0
         return -torch.expm1(-scene.static_field(scene.space(at), directions).density * size)
 
-    return fill([(voxels, np.zeros((0, 4), dtype=np.int64))], labels, origin, size, shape, opacity, scene.device)
+    return fill(
+        [(voxels, np.zeros((0, 4), dtype=np.int64))], labels, origin, size, 4 * options.cells, opacity, scene.device
+    )
 
 
 def _objects(frames: list[Voxels], options: FindOptions) -> list[int]:

@@ -258,3 +258,35 @@ def test_help_names_every_subcommand(capsys: pytest.CaptureFixture) -> None:
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("demo", "make-scene", "eval", "render"))
+
+
+# ---------------------------------------------------------------- export
+
+
+def test_export_makes_a_data_set_that_can_be_trained_on(run: Path, tmp_path: Path) -> None:
+    from semflow_nerfstudio.data.transforms_json import read_transforms
+
+    out = tmp_path / "out"
+    semflow("export", run, out, "--what images masks depth tracks cameras --depth-format png --track-grid 3")
+    file = read_transforms(out)
+    assert len(file.frames) == FRAMES and file.timed
+    assert [frame.time for frame in file.frames] == pytest.approx(np.linspace(0, 1, FRAMES))
+    assert file.classes is not None and file.classes.names[0] == "floor"
+    truth = np.load(run.parents[3] / "scene" / "poses_bounds.npy")[0, :15].reshape(3, 5)
+    np.testing.assert_allclose(file.frames[0].pose[:, 3], truth[:, 3], atol=1e-4)
+    for frame in file.frames:
+        assert Image.open(frame.image).size == frame.size == (WIDTH, HEIGHT)
+        assert frame.record.labels is not None and frame.record.depth is not None
+        assert Image.open(frame.record.labels).size == (WIDTH, HEIGHT)
+    assert np.load(out / "tracks" / "tracks.npz")["positions"].shape == (3 * 2, FRAMES, 3)
+
+
+def test_export_says_what_is_wrong(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        semflow("export", run, tmp_path / "out", "--times 2.0")
+    assert "the clip runs from 0 to 1" in capsys.readouterr().err
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        semflow("export", run, tmp_path)
+    assert "holds something else than this export" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
