@@ -78,11 +78,11 @@ def fill(
         dense = _stops_light(origin + (candidates + 0.5) * size, k, opacity, device)
         solid[tuple(candidates[dense].T)] = True
         for number in range(count):
-            cells = np.argwhere(solid & (ids == number))
-            if len(cells):
-                volumes[number, k] = len(cells)
-                middles[number, k] = origin + (cells.mean(axis=0) + 0.5) * size
-                bounds[number, k] = origin + np.stack([cells.min(axis=0), cells.max(axis=0) + 1]) * size
+            inside = np.argwhere(solid & (ids == number))
+            if len(inside):
+                volumes[number, k] = len(inside)
+                middles[number, k] = origin + (inside.mean(axis=0) + 0.5) * size
+                bounds[number, k] = origin + np.stack([inside.min(axis=0), inside.max(axis=0) + 1]) * size
         if not solid.any():
             nearest[k], distance[k] = -1, 255
             continue

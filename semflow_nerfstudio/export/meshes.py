@@ -18,7 +18,7 @@ from torch import Tensor
 
 from semflow_nerfstudio.editing.edits import Edits, Layer
 from semflow_nerfstudio.editing.instances import Instances
-from semflow_nerfstudio.editing.targets import bounds_of, center_of
+from semflow_nerfstudio.editing.targets import MOVING_MARGIN, STATIC_MARGIN, bounds_of, center_of
 from semflow_nerfstudio.export.files import write_bytes, write_ply
 from semflow_nerfstudio.export.views import Units3D
 from semflow_nerfstudio.scene import Scene
@@ -114,13 +114,15 @@ def _of_layer(
     low, high = instances.bounds(number, time).double().numpy()
     low, high = low - 2 * grid.voxel, high + 2 * grid.voxel
     size = float((high - low).max()) / options.resolution
+    # An edited object is what the edits take for it: a wider shell would stay behind where it was.
+    margin = grid.voxel if edits is None else MOVING_MARGIN if moving else STATIC_MARGIN
     shape = np.maximum(np.ceil((high - low) / size).astype(int) + 1, 2)
     lattice = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1).reshape(-1, 3)
     values = []
     for at in _chunks(low + lattice * size, scene.device):
         times = torch.full_like(at[:, 0], time)
         kind = "moving" if moving else "static"
-        own = instances.membership(at, times, grid.voxel, kind) == number
+        own = instances.membership(at, times, margin, kind) == number
         if edits is not None:
             shown = edits.kept(edits.owners(at, times), layer)
             own &= shown.dynamic if moving else shown.static
@@ -133,7 +135,7 @@ def _of_layer(
     if not volume.max() > options.opacity:
         return None
     vertices, faces, _, _ = marching_cubes(volume, options.opacity, gradient_direction="ascent")
-    vertices, faces = _large_pieces(vertices, faces[:, ::-1], options.least_share)
+    vertices, faces = _large_pieces(vertices, faces, options.least_share)
     vertices = low + (vertices - 1) * size
     rgb = np.concatenate([_colors(scene, at, time, moving) for at in _chunks(vertices, scene.device)])
     label = np.full(len(vertices), instances.label(number))

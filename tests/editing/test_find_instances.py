@@ -77,7 +77,7 @@ def test_static_instances(instances: Instances) -> None:
 
 
 def test_kept_beside_the_run_until_its_weights_change(run: Any, instances: Instances, monkeypatch) -> None:
-    path: Path = instances_file(run, "tiny")
+    path: Path = instances_file(run.model, run.config.get_base_dir(), "tiny")
     assert path.name == "instances.npz" and path.is_file()
     monkeypatch.setattr(module, "render_frames", lambda *args: pytest.fail("rendered again"))
     again = instances_of(run)
