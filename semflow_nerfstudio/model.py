@@ -69,7 +69,8 @@ class SemanticFlowModelConfig(SavedConfig, ModelConfig):
     time: bool = True
     """Whether anything may move. Off: the static field alone, taught by all pixels, whatever moves there."""
     static_steps: int = 250
-    """Steps of the first stage, which trains the static field alone on what does not move (needs motion masks)."""
+    """Steps of the first stage, which trains the static field alone: on what does not move, or on all pixels where no
+    motion masks say what that is."""
     mover_ray_share: float = 0.5
     """Share of a training batch's rays that get the dynamic field: first those known to show motion."""
     label_transport: LabelTransportConfig = DEFAULT_TRANSPORT

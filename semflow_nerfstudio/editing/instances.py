@@ -10,7 +10,6 @@ import os
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,13 +17,12 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from semflow_nerfstudio.data.checks import SceneDataError
+from semflow_nerfstudio.editing.targets import Kind
 from semflow_nerfstudio.flow.trajectories import Velocity
 
 STEPS_PER_VOXEL = 4
 """Distances to the nearest instance are kept in this fraction of a voxel; up to 255 of them."""
 FORMAT = 1
-
-Kind = Literal["moving", "static"]
 
 
 @dataclass(frozen=True)

@@ -114,8 +114,8 @@ def _of_layer(
     low, high = instances.bounds(number, time).double().numpy()
     low, high = low - 2 * grid.voxel, high + 2 * grid.voxel
     size = float((high - low).max()) / options.resolution
-    # An edited object is what the edits take for it: a wider shell would stay behind where it was.
-    margin = grid.voxel if edits is None else MOVING_MARGIN if moving else STATIC_MARGIN
+    # An object is what the edits take for it: of a moved one, a wider shell would stay behind where it was.
+    margin = MOVING_MARGIN if moving else STATIC_MARGIN
     shape = np.maximum(np.ceil((high - low) / size).astype(int) + 1, 2)
     lattice = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1).reshape(-1, 3)
     values = []

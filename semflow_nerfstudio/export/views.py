@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,13 +18,11 @@ from semflow_nerfstudio.editing.instances import Instances
 from semflow_nerfstudio.export.options import Units
 from semflow_nerfstudio.surface_points import SurfacePoints, surface_points
 from semflow_nerfstudio.visuals.camera_path import from_camera_path_json
+from semflow_nerfstudio.visuals.display import instance_membership
 from semflow_nerfstudio.visuals.trajectories import RenderView, at_times, from_cameras, nearest_frame, to_cameras
 
 if TYPE_CHECKING:
     from semflow_nerfstudio.runs import Run
-
-STATIC_MARGIN, MOVING_MARGIN = 2.0, 8.0
-"""Voxels around an instance within which a pixel that shows its field belongs to it."""
 
 
 @dataclass(frozen=True)
@@ -141,16 +139,9 @@ def see(run: Run, scene: str, view: RenderView, instances: Instances) -> Seen:
 
 
 def instance_of(points: SurfacePoints, instances: Instances) -> Int[ndarray, "P"]:
-    """Instances that surface points belong to: those of the field that they show."""
-    result = torch.full((len(points),), -1, dtype=torch.long)
-    fields: tuple[tuple[bool, Any, Literal["moving", "static"]], ...]
-    fields = (True, instances.moving, "moving"), (False, instances.static, "static")
-    for moving, grid, kind in fields:
-        rows = (points.moving == moving).nonzero()[:, 0]
-        if grid is not None and len(rows):
-            margin = (MOVING_MARGIN if moving else STATIC_MARGIN) * grid.voxel
-            result[rows] = instances.membership(points.source[rows], points.source_time[rows], margin, kind)
-    return result.numpy()
+    """Instances that surface points belong to, as highlights and edits count them."""
+    membership = instance_membership(instances)
+    return membership(points.source, points.source_time, points.moving).cpu().numpy()
 
 
 def _pinhole(view: RenderView) -> FrameCameras:

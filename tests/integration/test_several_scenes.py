@@ -5,19 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import viser.transforms as vtf
-from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.scripts import render as ns_render
 from nerfstudio.scripts.eval import ComputePSNR
-from nerfstudio.utils import install_checks, writer
-from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
-from nerfstudio.viewer_legacy.server.viewer_utils import get_free_port
+from nerfstudio.utils import install_checks
 from PIL import Image
 from several_scenes import MERGED, SIZES
 from tiny_runs import (
@@ -31,7 +26,7 @@ from tiny_runs import (
     tiny_config,
     train,
 )
-from viewer_client import ViewerClient
+from viewer_session import watched
 
 from semflow_nerfstudio.cli import main
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
@@ -266,34 +261,11 @@ def test_spirals_start_at_the_chosen_scene(copy: Path) -> None:
 
 
 def test_the_viewer_has_a_list_of_scenes(run: Run, tmp_path: Path) -> None:
-    port = get_free_port()
-    viewer = Viewer(
-        ViewerConfig(websocket_host="127.0.0.1", websocket_port=port, image_format="png"),
-        log_filename=tmp_path / "viewer.log",
-        datapath=run.pipeline.datamanager.get_datapath(),
-        pipeline=run.pipeline,
-        train_lock=threading.Lock(),
-    )
-    run.config.logging.local_writer.enable = False
-    writer.setup_local_writer(run.config.logging, max_iter=1)
-    viewer.init_scene(dataset_of(run, "train"), "completed", dataset_of(run))
-    viewer.update_scene(step=STEPS)
-    pose = run.frames.camera_to_worlds[0].numpy()
-    turned = vtf.SO3.from_matrix(pose[:, :3]) @ vtf.SO3.from_x_radians(np.pi)
-    with ViewerClient(port) as client:
-        client.look((VISER_NERFSTUDIO_SCALE_RATIO * pose[:, 3]).tolist(), turned.wxyz.tolist())
-        client.wait(lambda: client.image is not None)
-        client.set("Max res", 64)
-        first = client.next_image(64)
-        assert tuple(client.control("Scene")["options"]) == ("A", "B")
-        client.set("Scene", "B")
-        second = client.next_image(64)
-        (thread,) = viewer.render_statemachines.values()
-        assert thread.is_alive() and run.model.shown_scene == "B" and not np.array_equal(first, second)
-    thread.running = False
-    thread.join(30)
-    viewer.viser_server.stop()
-    forget_writers()
+    with watched(run, tmp_path) as session:
+        first = session.client.picture()
+        assert tuple(session.client.control("Scene")["options"]) == ("A", "B")
+        second = session.show("Scene", "B")
+        assert run.model.shown_scene == "B" and not np.array_equal(first, second)
 
 
 # ---------------------------------------------------------------- classes are in the checkpoint
