@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
@@ -41,8 +41,9 @@ from semflow_nerfstudio.training.objective import (
     on_background,
     present_modalities,
     static_losses,
+    taught_first,
 )
-from semflow_nerfstudio.training.observed import Observed, as_color, given_distance, observe
+from semflow_nerfstudio.training.observed import Observed, as_color, given_distance, left_out, observe
 from semflow_nerfstudio.visuals.outputs import ShownClasses, camera_outputs
 
 
@@ -313,7 +314,8 @@ class SemanticFlowModel(Editable, Model):
         times, edits = self.ray_times(rays, scene), self.edits(name)
         samples, proposed = sampler(rays, times, scene) if edits is None else edits.sample(rays, times, sampler)
         semantic = not self.training or self.labels_in_use
-        moving = self.known_moving(rays) if "motion_mask" in self.modalities[name] else None
+        motion = self.known_motion(rays) if "motion_mask" in self.modalities[name] else None
+        mover_rays = self.mover_rays(motion)
         rendered = render_rays(
             scene,
             self.shared if semantic else None,
@@ -321,8 +323,8 @@ class SemanticFlowModel(Editable, Model):
             self.config.render,
             maps=self.feature_maps(name, times) if semantic else None,
             static_only=self.static_stage,
-            mover_rays=self.mover_rays(moving),
-            moving=moving,
+            mover_rays=mover_rays,
+            moving=None if motion is None else (motion == 1) | left_out(motion, mover_rays),
             training=self.training,
         )
         return SceneOutputs(name, rows, rays, rendered, proposed)
@@ -384,18 +386,18 @@ class SemanticFlowModel(Editable, Model):
             return torch.full_like(rays.origins[:, :1], time)
         return rays.times.reshape(-1, 1).to(rays.origins).clamp(0, 1)
 
-    def known_moving(self, rays: RayBundle) -> Bool[Tensor, "R"] | None:
-        """In training, which rays the motion masks know to show something that moves."""
+    def known_motion(self, rays: RayBundle) -> UInt8[Tensor, "R"] | None:
+        """In training, what the motion masks say of the rays: 0 static, 1 moving, 255 unknown."""
         known = self.training and self.config.time and rays.metadata
-        moving = rays.metadata.get("moving") if known else None
-        return moving.reshape(-1) if isinstance(moving, Tensor) else None
+        motion = rays.metadata.get("motion") if known else None
+        return motion.reshape(-1) if isinstance(motion, Tensor) else None
 
-    def mover_rays(self, moving: Bool[Tensor, "R"] | None) -> Int[Tensor, "M"] | None:
-        """In training, the rays that get the dynamic field: those known to show motion, and some of the others."""
-        if moving is None or self.config.mover_ray_share >= 1:
+    def mover_rays(self, motion: UInt8[Tensor, "R"] | None) -> Int[Tensor, "M"] | None:
+        """In training, the rays that get the dynamic field: first those that show motion, then those that may."""
+        if motion is None or self.config.mover_ray_share >= 1:
             return None
-        order = moving + torch.rand(len(moving), device=moving.device)
-        return order.topk(max(1, int(self.config.mover_ray_share * len(moving)))).indices
+        order = torch.rand(len(motion), device=motion.device) + (motion != 0).float() + (motion == 1).float()
+        return order.topk(max(1, int(self.config.mover_ray_share * len(motion)))).indices
 
     def feature_maps(self, name: str, times: Float[Tensor, "R 1"]) -> Maps | None:
         """Feature maps of a scene's frames: fresh, with gradient, every few training steps, kept in between."""
@@ -407,8 +409,8 @@ class SemanticFlowModel(Editable, Model):
         if encoder is None and len(bank.images) > cache.most:
             return bank.features  # of a long clip: in half precision, as they are kept
         if learned and self.training and self.step % self.config.encoder_every == 0:
-            radius = self.config.render.window // 2
-            return cache.update(shared.encode, bank, times, radius, shared.pooled_frames(bank))
+            offsets = self.config.render.window_offsets(bank.timeline)
+            return cache.update(shared.encode, bank, times, offsets, shared.pooled_frames(bank))
         # Fused optimizers do not raise the parameters' own versions.
         version = () if encoder is None else (self.step, *(p._version for p in encoder.parameters()))
         return cache.kept(shared.encode, bank, None if self.training else version)
@@ -432,6 +434,8 @@ class SemanticFlowModel(Editable, Model):
             share = 1.0 if part.rows is None else len(part.rows) / len(batch["indices"])
             if not self.config.time:
                 seen = replace(seen, motion=torch.zeros_like(seen.frame, dtype=torch.uint8))
+            if seen.motion is not None and not self.static_stage:
+                seen = seen.without(left_out(seen.motion, part.rendered.mover_rays))
             if self.shared is not None and part.rendered.logits is not None and seen.labels is not None:
                 labels = seen.labels
                 if self.static_stage and seen.motion is not None:  # it is taught what does not move alone
@@ -467,7 +471,7 @@ class SemanticFlowModel(Editable, Model):
             return result
         known, given = given_distance(seen)
         if self.static_stage:
-            known = known & seen.static
+            known = known & taught_first(seen)
         for samples, weights in zip(part.proposed.ray_samples[:-1], part.proposed.weights, strict=True):
             if weights.requires_grad:
                 middle = (samples.frustums.starts + samples.frustums.ends)[..., 0] / 2

@@ -94,9 +94,8 @@ class Rendered:
 
 
 def seen_points(out: Rendered) -> Float[Tensor, "R 3"]:
-    """Where what a ray sees is: normalised sum of the full weights."""
-    total = out.weights.total
-    return composite(total, out.samples.positions) / total.sum(-1, keepdim=True).clamp(min=1e-6)
+    """Where what a ray sees is: at the expected distance."""
+    return out.samples.origins + out.samples.directions * out.distance[:, None]
 
 
 def seen_source(out: Rendered) -> tuple[Float[Tensor, "R 3"], Float[Tensor, "R 1"]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from semflow_nerfstudio.fields.static_field import FieldOutputs
 from semflow_nerfstudio.flow.feature_maps import Maps
+from semflow_nerfstudio.flow.timeline import Timeline
 from semflow_nerfstudio.flow.trajectories import Integrator, trace
 from semflow_nerfstudio.rendered import FlowPass, Rendered
 from semflow_nerfstudio.rendering.compositing import (
@@ -75,6 +76,15 @@ class RenderConfig(SavedConfig):
                 "render.window_stride and render.token_visibility must be 0 or more and render.substeps at least 1"
             )
 
+    def stride(self, timeline: Timeline) -> int:
+        """Frames between neighbours in the window."""
+        return self.window_stride or timeline.stride_over_clip(self.window)
+
+    def window_offsets(self, timeline: Timeline) -> list[int]:
+        """The window's frame times, counted from the ray's own."""
+        radius = self.window // 2
+        return [self.stride(timeline) * k for k in range(-radius, radius + 1)]
+
 
 def render_rays(
     scene: Scene,
@@ -116,7 +126,7 @@ def render_rays(
             samples,
             static_rgb,
             weights,
-            mean_distance(static_weights, samples.distances),
+            mean_distance(static_weights, samples.distances, harmonic=not scene.bounded),
             static_rgb,
             static_weights,
             torch.zeros_like(static_rgb),
@@ -126,7 +136,7 @@ def render_rays(
         out.flow = trace_flows(scene, out, config, training)
     if shared is None:
         return out
-    out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config, training)
+    out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config, training, moving)
     if out.flow is not None:
         out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config, training)
         assert out.dynamic is not None
@@ -170,7 +180,7 @@ def add_movers(
         samples=samples,
         rgb=share + composite(weights.static, static.rgb),
         weights=weights,
-        distance=mean_distance(weights.total, samples.distances),
+        distance=mean_distance(weights.total, samples.distances, harmonic=not scene.bounded),
         static_rgb=composite(static_weights, static.rgb),
         static_weights=static_weights,
         dynamic_share_rgb=share,
@@ -203,7 +213,7 @@ def trace_flows(scene: Scene, out: Rendered, config: RenderConfig, training: boo
             turn, drift = pick(samples.turn[rays], picked), pick(samples.drift[rays], picked)
     points = pick(samples.sources[rays], picked)
     timeline = scene.bank.timeline
-    stride = config.window_stride or timeline.stride_over_clip(config.window)
+    stride = config.stride(timeline)
     window = timeline.window(timeline.index(times[:, 0]), config.window, at_frames=training, stride=stride)
     trajectories = trace(
         scene.velocity,
@@ -228,8 +238,12 @@ def static_semantics(
     maps: Maps | None,
     config: RenderConfig,
     training: bool,
+    moving: Bool[Tensor, "R"] | None = None,
 ) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R C"]]:
-    """Static points -> logits, composited with the static field's own weights and with its share of the full ones."""
+    """Static points -> logits, composited with the static field's own weights and with its share of the full ones.
+
+    What lies behind a mover, or shines through it, must not learn its label: logits of `moving` rays have no gradient.
+    """
     picked = heaviest(out.weights.static, config.static_samples)
     static_share = None
     if out.dynamic is not None and config.semantic_weights == "uniform":
@@ -248,6 +262,8 @@ def static_semantics(
     if scene.residual:
         logits = logits + scene.static_residual(kept.detach() if config.semantic_gradient == "stopped" else kept)
     logits = spread(logits, ramp)
+    if moving is not None:
+        logits = torch.where(moving[:, None, None], logits.detach(), logits)
     return composite(own, logits), composite(share, logits)
 
 

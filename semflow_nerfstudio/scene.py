@@ -53,9 +53,10 @@ class Scene(nn.Module):
         self.space = SceneSpace(frames.aabb, frames.bounded)
         self.timeline = Timeline(frames.distinct_times)
         self.bank = FrameBank(frames, config.frame_width)
+        # The grids' vertices are the training frames' times: no ray would ever teach those of times held out.
         self.register_buffer("next_frame", frames.next_frame.clone(), persistent=False)
         self.register_buffer("previous_frame", frames.previous_frame.clone(), persistent=False)
-        time_resolution = len(self.timeline) - 1
+        time_resolution = len(self.bank.timeline) - 1
         self.static_field = StaticField(config.static)
         self.dynamic_field = DynamicField(config.dynamic, time_resolution)
         self.flow_field = FlowField(config.flow, time_resolution)
@@ -84,7 +85,7 @@ class Scene(nn.Module):
         directions: Float[Tensor, "R S 3"],
     ) -> DynamicFieldOutputs:
         """The dynamic field at points (scene units) at one time per ray."""
-        grid_times = self.timeline.grid_time(times)[:, None].expand(*positions.shape[:-1], 1)
+        grid_times = self.bank.timeline.grid_time(times)[:, None].expand(*positions.shape[:-1], 1)
         return self.dynamic_field(self.space(positions), grid_times, directions)
 
     def dynamic_between_frames(
@@ -97,24 +98,16 @@ class Scene(nn.Module):
         """The dynamic field at times between frames: what the flow brings from the frames before and after.
 
         The grid alone would interpolate in place, so movers would fade from one frame's place to the next's. Here each
-        point looks where it was at the frame before and will be at the frame after (the flow inverted by fixed-point
-        iteration), and mixes both linearly in time; at a frame time that is the field itself.
+        point looks where it was at the frame before and will be at the frame after, and mixes both linearly in time; at
+        a frame time that is the field itself. Frames are those of the training: a time that was held out lies between
+        two of them.
         """
-        index = self.timeline.index(times)
-        lower = index.floor().clamp(max=max(len(self.timeline) - 2, 0))
-        fraction = (index - lower)[..., None]
-        if bool(((index - index.round()).abs() < 1e-4).all()):
-            return self.dynamic(positions, self.timeline.time(index.round()), directions)
-        sides: list[DynamicFieldOutputs] = []
-        for frame in (lower, (lower + 1).clamp(max=len(self.timeline) - 1)):
-            at = self.timeline.time(frame)
-            steps = ((at - times) / self.timeline.tau)[..., None]
-            there, flat_times = positions, at[:, None].expand(*positions.shape[:-1], 1).reshape(-1, 1)
-            for _ in range(iterations):
-                there = positions + steps * self.velocity(there.reshape(-1, 3), flat_times).reshape(positions.shape)
-            sides.append(self.dynamic(there, at, directions))
-        before, after = sides
-        earlier, later = (1 - fraction[..., 0]) * before.density, fraction[..., 0] * after.density
+        between = self.between_frames(times)
+        if between is None:
+            return self.dynamic(positions, self.nearest_frame(times), directions)
+        frames, share_after = between
+        before, after = (self.dynamic(self.carried(positions, times, at, iterations), at, directions) for at in frames)
+        earlier, later = (1 - share_after) * before.density, share_after * after.density
         density = earlier + later
         share = (later / density.clamp(min=1e-10))[..., None]
         return DynamicFieldOutputs(
@@ -124,15 +117,56 @@ class Scene(nn.Module):
             blend=torch.lerp(before.blend, after.blend, share[..., 0]),
         )
 
+    def between_frames(
+        self, times: Float[Tensor, "R 1"]
+    ) -> tuple[tuple[Float[Tensor, "R 1"], Float[Tensor, "R 1"]], Float[Tensor, "R 1"]] | None:
+        """Times of the frames before and after, and the share of the one after; None where all are frame times."""
+        timeline = self.bank.timeline
+        index, off = timeline.index(times), (times - self.nearest_frame(times)).abs() > 1e-4 * self.timeline.tau
+        if len(timeline) < 2 or not bool(off.any()):
+            return None
+        lower = index.floor().clamp(max=len(timeline) - 2)
+        return (timeline.time(lower), timeline.time(lower + 1)), index - lower
+
+    def nearest_frame(self, times: Float[Tensor, "R 1"]) -> Float[Tensor, "R 1"]:
+        """Times of the nearest training frames."""
+        return self.bank.timeline.time(self.bank.timeline.index(times).round())
+
+    def carried(
+        self,
+        positions: Float[Tensor, "R S 3"],
+        times: Float[Tensor, "R 1"],
+        at: Float[Tensor, "R 1"],
+        iterations: int = 2,
+    ) -> Float[Tensor, "R S 3"]:
+        """Where points at `times` are at the frame times `at`: the flow there, inverted by fixed-point iteration."""
+        steps = ((at - times) / self.timeline.tau)[..., None]
+        there, flat_times = positions, at[:, None].expand(*positions.shape[:-1], 1).reshape(-1, 1)
+        for _ in range(iterations):
+            there = positions + steps * self.velocity(there.reshape(-1, 3), flat_times).reshape(positions.shape)
+        return there
+
     def velocity(self, points: Float[Tensor, "P 3"], times: Float[Tensor, "P 1"]) -> Float[Tensor, "P 3"]:
         """The flow field: scene units per tau."""
-        return self.flow_field(self.space(points), self.timeline.grid_time(times))
+        return self.flow_field(self.space(points), self.bank.timeline.grid_time(times))
 
     def proposal_density(
         self, level: int, positions: Float[Tensor, "R S 3"], times: Float[Tensor, "R 1"]
     ) -> Float[Tensor, "R S 1"]:
-        """Density of a proposal field: what nerfstudio's proposal sampler asks for."""
-        grid_times = self.timeline.grid_time(times)[:, None].expand(*positions.shape[:-1], 1)
+        """Density of a proposal field, as nerfstudio's sampler asks for it; between frames it follows the flow."""
+        between = None if self.training else self.between_frames(times)
+        if between is None:
+            return self._proposal_at_frames(level, positions, times if self.training else self.nearest_frame(times))
+        frames, share_after = between
+        before, after = (
+            self._proposal_at_frames(level, self.carried(positions, times, at, iterations=1), at) for at in frames
+        )
+        return torch.lerp(before, after, share_after[..., None])
+
+    def _proposal_at_frames(
+        self, level: int, positions: Float[Tensor, "R S 3"], times: Float[Tensor, "R 1"]
+    ) -> Float[Tensor, "R S 1"]:
+        grid_times = self.bank.timeline.grid_time(times)[:, None].expand(*positions.shape[:-1], 1)
         return self.proposal_fields[level](self.space(positions), grid_times)[..., None]
 
     def seen_from_frames(

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from builders import TIMES, random_scene
+from builders import CONFIG, NUM_CLASSES, TIMES, random_frames, random_scene, shake
 from torch import Tensor
 
 from semflow_nerfstudio.fields.dynamic_field import DynamicFieldOutputs
+from semflow_nerfstudio.scene import Scene
 
 
 def blob(center: Tensor, positions: Tensor) -> DynamicFieldOutputs:
@@ -44,3 +45,34 @@ def test_at_frames_it_is_the_field_itself() -> None:
     mixed = torch.cat([times[:1], times[1:] - 0.01])
     rows = scene.dynamic_between_frames(positions, mixed, directions)
     torch.testing.assert_close(rows.rgb[0], at.rgb[0])
+
+
+def test_held_out_times_are_read_between_training_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grid vertex of a time that no frame was trained at would never learn anything."""
+    scene = Scene(random_frames(TIMES, (*TIMES, 0.4)), CONFIG, NUM_CLASSES)
+    shake(scene)
+    assert len(scene.timeline) == len(TIMES) + 1
+    assert scene.dynamic_field.grid.layout.resolutions[0][3] == len(TIMES) - 1
+    monkeypatch.setattr(scene, "velocity", lambda points, times: torch.zeros_like(points))
+    positions = torch.rand(1, 9, 3) - 0.5
+    directions = torch.nn.functional.normalize(positions, dim=-1)
+    before, after = (scene.dynamic(positions, torch.tensor([[t]]), directions) for t in (0.2, 0.6))
+    held_out = scene.dynamic_between_frames(positions, torch.tensor([[0.4]]), directions)
+    torch.testing.assert_close(held_out.density, (before.density + after.density) / 2)
+    scene.eval()
+    sides = [scene.proposal_density(0, positions, torch.tensor([[t]])) for t in (0.2, 0.6)]
+    torch.testing.assert_close(scene.proposal_density(0, positions, torch.tensor([[0.4]])), sum(sides) / 2)
+
+
+def test_proposals_follow_movers_between_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, _ = random_scene()
+    scene.eval()
+    speed, tau = torch.tensor([0.3, -0.1, 0.05]), float(scene.timeline.tau)
+
+    def solid(level: int, positions: Tensor, times: Tensor) -> Tensor:
+        return blob((speed * times / tau)[:, None], positions).density[..., None]
+
+    monkeypatch.setattr(scene, "_proposal_at_frames", solid)
+    monkeypatch.setattr(scene, "velocity", lambda points, times: speed.expand_as(points))
+    times, positions = torch.tensor([[0.05], [0.4]]), torch.rand(2, 7, 3)
+    torch.testing.assert_close(scene.proposal_density(0, positions, times), solid(0, positions, times))

@@ -162,7 +162,7 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
         batch = self._finish_batch(batch, self.train_dataset)
         if "motion_mask" in batch:
             # The model spends its dynamic field where something moves; in rendering it has no such hint.
-            ray_bundle.metadata["moving"] = batch["motion_mask"] == 1
+            ray_bundle.metadata["motion"] = batch["motion_mask"]
         return ray_bundle, batch
 
     def next_eval(self, step: int) -> tuple[RayBundle, dict[str, Any]]:

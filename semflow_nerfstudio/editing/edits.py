@@ -291,7 +291,7 @@ class Edits:
         self, target: Target, turn: Float[Tensor, "3 3"], box: Float[Tensor, "2 3"], time: float
     ) -> Float[Tensor, "3"]:
         """What to add to turned motions to the next frame, so that the object as a whole goes where it went."""
-        timeline = self.scene.timeline
+        timeline = self.scene.bank.timeline  # its next frame is the one that flows lead to
         index = (timeline.index(box.new_tensor([time])) + 1e-4).floor() + 1
         following = float(timeline.time(index.clamp(max=len(timeline) - 1))[0])
         next_box = bounds_of(target, self.objects, following, self.scene.space.aabb)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -45,14 +45,16 @@ class FeatureCache:
         self._kept: Tensor | None = None
         self._version: tuple[int, ...] | None = None
 
-    def update(self, encode: Encode, bank: FrameBank, times: Float[Tensor, "R 1"], radius: int, pooled: Tensor) -> Maps:
+    def update(
+        self, encode: Encode, bank: FrameBank, times: Float[Tensor, "R 1"], offsets: Iterable[int], pooled: Tensor
+    ) -> Maps:
         """Fresh maps with gradient, of all frames or of those that these rays read.
 
         Args:
             encode: Encodes frames of the bank.
             bank: The frames.
             times: Of the rays, in [0, 1].
-            radius: Frame times that a ray reads before and after its own.
+            offsets: Frame times that a ray reads, counted from its own.
             pooled: Frames that all rays read.
         """
         if len(bank.images) <= self.most:
@@ -61,7 +63,7 @@ class FeatureCache:
             return maps
         if self._kept is None:
             self._kept = encode_all(encode, bank)
-        frames = most_read(bank, times, radius, pooled, self.most)
+        frames = most_read(bank, times, offsets, pooled, self.most)
         fresh = encode(bank, frames)
         self._kept.index_copy_(0, frames, fresh.detach().to(self._kept.dtype))
         self._version = None
@@ -92,13 +94,13 @@ def encode_all(encode: Encode, bank: FrameBank) -> Float[Tensor, "F h w C"]:
 
 
 def most_read(
-    bank: FrameBank, times: Float[Tensor, "R 1"], radius: int, pooled: Int[Tensor, "p"], count: int
+    bank: FrameBank, times: Float[Tensor, "R 1"], offsets: Iterable[int], pooled: Int[Tensor, "p"], count: int
 ) -> Int[Tensor, "n"]:
     """The `count` frames that most rays read, ties at random; a fixed number, so that nothing waits for the device."""
     timeline = bank.timeline
     at = timeline.index(times[:, 0]).round().long()
     readers = torch.zeros(len(timeline), device=times.device)
-    for offset in range(-radius, radius + 1):
+    for offset in offsets:
         there = at + offset
         exists = (there >= 0) & (there < len(timeline))
         readers = readers.index_add(0, there.clamp(0, len(timeline) - 1), exists.to(readers))

@@ -77,11 +77,17 @@ def composite(weights: Float[Tensor, "*rays S"], values: Float[Tensor, "*rays S 
 
 
 def mean_distance(
-    weights: Float[Tensor, "*rays S"], distances: Float[Tensor, "*rays S"], eps: float = 1e-6
+    weights: Float[Tensor, "*rays S"], distances: Float[Tensor, "*rays S"], harmonic: bool = False, eps: float = 1e-6
 ) -> Float[Tensor, "*rays"]:
-    """Expected distance along the ray of what is seen; the last sample where nothing is."""
+    """Expected distance along the ray of what is seen; the last sample where nothing is.
+
+    `harmonic` takes one over the expected inverse distance: for unbounded scenes, where a trace of weight at the far
+    end, a thousand times farther, would carry the mean away from every surface.
+    """
     total = weights.sum(-1)
-    mean = (weights * distances).sum(-1) / total.clamp(min=eps)
+    values = 1 / distances.clamp(min=eps) if harmonic else distances
+    mean = (weights * values).sum(-1) / total.clamp(min=eps)
+    mean = 1 / mean.clamp(min=eps) if harmonic else mean
     return torch.where(total > eps, mean, distances[..., -1])
 
 

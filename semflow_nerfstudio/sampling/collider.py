@@ -11,6 +11,8 @@ from semflow_nerfstudio.scene import Scene
 
 NEAR_PLANE = 0.05
 """Scene units before which nothing is sampled where a scene does not say."""
+NEAREST = 0.1
+"""The nearest that a free camera's space begins, as a share of the training cameras' near."""
 FAR_PLANE = 1000.0
 """Scene units at which an unbounded scene ends."""
 
@@ -20,6 +22,8 @@ def set_near_far(rays: RayBundle, scene: Scene) -> RayBundle:
     if scene.near is not None and scene.far is not None:
         near = torch.full_like(rays.origins[..., :1], scene.near)
         far = torch.full_like(rays.origins[..., :1], scene.far)
+        if not scene.training:
+            near, far = as_nearest_camera(rays, scene, near, far)
     elif scene.bounded:
         near, far = intersect_box(rays.origins, rays.directions, scene.space.aabb)
     else:
@@ -32,6 +36,25 @@ def set_near_far(rays: RayBundle, scene: Scene) -> RayBundle:
         near, far = torch.where(missed, far, enter), torch.where(missed, far, leave)
     rays.nears, rays.fars = near, far
     return rays
+
+
+def as_nearest_camera(
+    rays: RayBundle, scene: Scene, near: Float[Tensor, "R 1"], far: Float[Tensor, "R 1"]
+) -> tuple[Float[Tensor, "R 1"], Float[Tensor, "R 1"]]:
+    """Near and far (R, 1) of a free camera: the space that the nearest training camera sees between its own.
+
+    A camera that has moved forward by s along a ray has all that s nearer; without this, stepping back would cut the
+    background off and stepping forward would make things in front vanish. Rays that look against that camera's view
+    get the sum of both spaces.
+    """
+    cameras = scene.bank.camera_to_worlds
+    places = cameras[:, :, 3]
+    nearest = torch.cdist(rays.origins.reshape(-1, 3), places).argmin(-1)
+    ahead = ((rays.origins.reshape(-1, 3) - places[nearest]) * rays.directions.reshape(-1, 3)).sum(-1)
+    along = (rays.directions.reshape(-1, 3) * -cameras[nearest, :, 2]).sum(-1) > 0
+    ahead, along = ahead.reshape(near.shape), along.reshape(near.shape)
+    near = torch.where(along, near - ahead, near - ahead.abs()).clamp(min=NEAREST * near)
+    return near, torch.maximum(torch.where(along, far - ahead, far + ahead.abs()), near * (1 + 1e-3))
 
 
 def intersect_box(

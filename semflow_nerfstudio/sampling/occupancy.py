@@ -60,7 +60,7 @@ class OccupancySampling(nn.Module):
                 "occupancy.resolution, .time_spans, .steps, .update_every and .cells must all be at least 1"
             )
         self.config, self.samples = config, samples
-        spans, r = min(config.time_spans, len(scene.timeline)), config.resolution
+        spans, r = min(config.time_spans, len(scene.bank.timeline)), config.resolution
         self.width = cell_width(scene, r)
         # Nothing is known to be empty at the start.
         start = 2 * config.threshold / self.width
@@ -112,14 +112,26 @@ class OccupancySampling(nn.Module):
     def look_up(
         self, scene: Scene, positions: Float[Tensor, "R M 3"], times: Float[Tensor, "R 1"]
     ) -> Float[Tensor, "R M"]:
-        """The grid's density at points: the larger one of the frames before and after the rays' times."""
+        """The grid's density at points; between frames the larger one of where the flow says that they were and will
+        be at the frames before and after."""
+        between = None if self.training else scene.between_frames(times)
+        if between is None:
+            return self.at_frames(scene, positions, times)
+        before, after = (
+            self.at_frames(scene, scene.carried(positions, times, at, iterations=1), at) for at in between[0]
+        )
+        return torch.maximum(before, after)
+
+    def at_frames(
+        self, scene: Scene, positions: Float[Tensor, "R M 3"], times: Float[Tensor, "R 1"]
+    ) -> Float[Tensor, "R M"]:
+        """The grid's density at points at frame times."""
         spans, r = self.density.shape[:2]
+        timeline = scene.bank.timeline
         cell = (scene.space(positions) * r).long().clamp(0, r - 1)
         row = (cell[..., 0] * r + cell[..., 1]) * r + cell[..., 2]
-        index, frames = scene.timeline.index(times), len(scene.timeline)
-        flat = self.density.view(spans, -1)
-        before, after = (flat[self.span(frame, frames).expand_as(row), row] for frame in (index.floor(), index.ceil()))
-        return torch.maximum(before, after)
+        span = self.span(timeline.index(times).round(), len(timeline))
+        return self.density.view(spans, -1)[span.expand_as(row), row]
 
     def span(self, frame: Float[Tensor, "*batch"], frames: int) -> Int[Tensor, "*batch"]:
         """The span of time that a frame belongs to."""
@@ -132,7 +144,7 @@ class OccupancySampling(nn.Module):
     @torch.no_grad()
     def update(self, scene: Scene) -> None:
         """Look at some cells again, each at a random point and a random frame of its span."""
-        flat, r, frames = self.density.view(-1), self.config.resolution, len(scene.timeline)
+        flat, r, frames = self.density.view(-1), self.config.resolution, len(scene.bank.timeline)
         count = min(self.config.cells, len(flat))
         order = torch.rand_like(flat)
         occupied = (flat > self.least_density()) & (torch.rand_like(flat) < 0.5)

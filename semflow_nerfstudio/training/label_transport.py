@@ -145,16 +145,18 @@ def transport_labels(
         config: How far labels go.
 
     Returns:
-        The surer of what the nearest labelled times before and after say (255 where neither says anything); where they
-        disagree, only the difference of their confidences is left.
+        The surest of what other cameras' labels of the same time and the nearest labelled times before and after say
+        (255 where none says anything); where they disagree, only the difference of their confidences is left.
     """
     here = timeline.index(times).round().long()
     source_index = timeline.index(sources.times).round().long()
     labelled = source_index.unique()
-    answers = []
-    for side in (-1, 1):
+    labels, confidence = torch.full_like(here, IGNORE_LABEL), torch.zeros_like(points[:, 0])
+    for side in (0, -1, 1):
         slot = torch.searchsorted(labelled, here, right=side > 0) - (1 if side < 0 else 0)
         exists = (slot >= 0) & (slot < len(labelled))
+        if side == 0:
+            exists &= labelled[slot.clamp(max=len(labelled) - 1)] == here
         there = torch.where(exists, labelled[slot.clamp(0, len(labelled) - 1)], here)
         distance = (there - here).abs()
         exists &= distance <= config.reach
@@ -167,12 +169,20 @@ def transport_labels(
             weight = torch.where(exists & (source_index[row] == there), weight * config.decay**distance, 0.0)
             surer = weight > best[1]
             best = torch.where(surer, label, best[0]), torch.where(surer, weight, best[1])
-        answers.append(best)
-    (first, one), (second, other) = answers
-    labels = torch.where(one >= other, first, second)
-    agree = first == second
-    confidence = torch.where(agree, 1 - (1 - one) * (1 - other), (one - other).abs())
+        labels, confidence = combine((labels, confidence), best)
     return labels.to(torch.uint8), confidence
+
+
+def combine(
+    one: tuple[Int[Tensor, "Q"], Float[Tensor, "Q"]], other: tuple[Int[Tensor, "Q"], Float[Tensor, "Q"]]
+) -> tuple[Int[Tensor, "Q"], Float[Tensor, "Q"]]:
+    """Two answers as one: agreeing ones confirm each other, of two that differ the surer one is believed less."""
+    (first, sure), (second, other_sure) = one, other
+    agreed = 1 - (1 - sure) * (1 - other_sure)
+    return (
+        torch.where(sure >= other_sure, first, second),
+        torch.where(first == second, agreed, (sure - other_sure).abs()),
+    )
 
 
 def chain(

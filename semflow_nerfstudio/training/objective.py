@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from semflow_nerfstudio.flow.trajectories import integrate
@@ -94,13 +94,18 @@ class LossWeights(SavedConfig):
 
 def static_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights) -> dict[str, Tensor]:
     """Losses of the first stage, which trains the static field on what does not move; on all where that is unknown."""
-    static = seen.static if seen.motion is not None else torch.ones_like(seen.frame, dtype=torch.bool)
+    static = taught_first(seen)
     color = on_background(scene, out.static_rgb, out.static_weights)
     result = {"color": w.color * L.color_loss(color, seen.image, static)}
     if out.static_logits is not None and seen.labels is not None:
         result["semantic"] = w.semantic * L.semantic_loss(out.static_logits, seen.labels, seen.believed(static))
     result.update(depth_losses(out, seen, w, static_only=True))
     return result
+
+
+def taught_first(seen: Observed) -> Bool[Tensor, "R"]:
+    """The rays that teach the static field in the first stage: static ones, or all where nothing says what moves."""
+    return seen.static if seen.motion is not None else torch.ones_like(seen.moving)
 
 
 def dynamic_losses(
@@ -146,8 +151,8 @@ def dynamic_losses(
         )
     if w.order > 0:
         distances = out.samples.distances[mover_rays]
-        own = mean_distance(out.dynamic_weights, distances)
-        still = mean_distance(out.static_weights[mover_rays], distances)
+        own = mean_distance(out.dynamic_weights, distances, harmonic=not scene.bounded)
+        still = mean_distance(out.static_weights[mover_rays], distances, harmonic=not scene.bounded)
         result["order"] = w.order * L.order_loss(own, still, static[mover_rays])
     result.update(mover_losses(scene, out, seen, w, config, direction, advected, everywhere))
     result.update(flow_losses(scene, out, seen, w, config))
@@ -215,7 +220,7 @@ def flow_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights, con
             continue
         target = neighbour[seen.frame[rays]]
         pixels, depth = cameras.project(points + seen_motion(out, step), target.clamp(min=0))
-        valid = given[1][rays] & (target >= 0) & (depth > 1e-3) & solid
+        valid = given[1][rays] & same_time(scene, out, target, step) & (depth > 1e-3) & solid
         share = torch.stack([pixels[:, 0] / cameras.width, pixels[:, 1] / cameras.height], dim=-1)
         induced = torch.where(valid[:, None], share - seen.pixel[rays], 0.0)
         errors.append(L.optical_flow_loss(induced * scale, given[0][rays] * scale, valid, w.flow_robust_scale))
@@ -232,6 +237,17 @@ def flow_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights, con
     if w.flow_cycle > 0:
         result["flow_cycle"] = w.flow_cycle * L.cycle_loss(flow.points, forward_and_back(scene, out, config), weight)
     return result
+
+
+def same_time(scene: Scene, out: Rendered, target: Int[Tensor, "Q"], step: int) -> Bool[Tensor, "Q"]:
+    """Whether the frames that given flow leads to (-1: none) are of the time that trajectories go to: a camera may skip
+    times at which others took pictures."""
+    flow = out.flow
+    assert flow is not None
+    bank = scene.bank
+    reached = bank.timeline.time(flow.window.index[:, flow.window.center + step].to(bank.frame_times))
+    there = bank.frame_times[target.clamp(min=0)]
+    return (target >= 0) & ((there - reached).abs() < 1e-3 * scene.timeline.tau)
 
 
 def gap_in_taus(scene: Scene, out: Rendered, step: int) -> Float[Tensor, "Q"]:
@@ -269,15 +285,15 @@ def forward_and_back(scene: Scene, out: Rendered, config: RenderConfig) -> Float
 def depth_losses(out: Rendered, seen: Observed, w: LossWeights, static_only: bool = False) -> dict[str, Tensor]:
     """Geometry from disparity: along the line of sight where it is aligned, relative where it is not."""
     result = {}
-    distances = out.samples.distances
+    distances, shown = out.samples.distances, taught_first(seen) if static_only else torch.ones_like(seen.moving)
     if seen.inverse_depth is None:
         if seen.disparity is not None and w.depth > 0:
-            wanted = seen.disparity if not static_only else torch.where(seen.static, seen.disparity, torch.nan)
+            wanted = torch.where(shown, seen.disparity, torch.nan)
             inverse = seen.z_ratio / out.distance.clamp(min=L.EPS)
             result["depth"] = w.depth * L.relative_depth_loss(inverse, wanted, seen.frame)
         return result
     if w.depth_everywhere > 0:
-        wanted = seen.inverse_depth if not static_only else torch.where(seen.static, seen.inverse_depth, torch.nan)
+        wanted = torch.where(shown, seen.inverse_depth, torch.nan)
         inverse = seen.z_ratio / out.distance.clamp(min=L.EPS)
         result["depth_everywhere"] = w.depth_everywhere * L.relative_depth_loss(inverse, wanted, seen.frame)
     known, given = given_distance(seen)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from semflow_nerfstudio.cameras import PIXEL_CENTER
@@ -55,6 +55,32 @@ class Observed:
     def believed(self, weight: Tensor) -> Tensor:
         """A weight (R,) of rays times how far their labels are to be believed."""
         return weight.float() if self.label_weight is None else weight * self.label_weight
+
+    def without(self, rays: Bool[Tensor, "R"]) -> Observed:
+        """The same, but nothing is known of the labels and depths of some rays."""
+
+        def hide(values: Tensor | None, unknown: float) -> Tensor | None:
+            return None if values is None else values.masked_fill(rays, unknown)
+
+        return replace(
+            self,
+            labels=hide(self.labels, IGNORE_LABEL),
+            inverse_depth=hide(self.inverse_depth, torch.nan),
+            disparity=hide(self.disparity, torch.nan),
+        )
+
+
+def left_out(motion: UInt8[Tensor, "R"], mover_rays: Int[Tensor, "M"] | slice | None) -> Bool[Tensor, "R"]:
+    """Rays that may show a mover but were rendered by the static field alone: there is nothing to learn from them.
+
+    Args:
+        motion: 0 static, 1 moving, 255 unknown.
+        mover_rays: The rays that got the dynamic field; None or a slice: all.
+    """
+    may_move = motion != 0
+    if not isinstance(mover_rays, Tensor):
+        return torch.zeros_like(may_move)
+    return may_move.index_fill(0, mover_rays, False)
 
 
 def given_distance(seen: Observed) -> tuple[Tensor, Float[Tensor, "R"]]:

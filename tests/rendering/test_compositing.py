@@ -137,3 +137,12 @@ def test_entropy_is_relative_to_uniform() -> None:
     rows = torch.tensor([[0.25] * 4, [1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]])
     torch.testing.assert_close(entropy(rows), torch.tensor([1.0, 0.0, 0.5]), atol=1e-6, rtol=0)
     assert entropy(torch.ones(3, 1)).tolist() == [0, 0, 0]
+
+
+def test_harmonic_mean_keeps_to_the_surface_of_unbounded_scenes() -> None:
+    """A hundredth of the weight at the far end of an unbounded scene is no place ten times as far."""
+    weights, distances = torch.tensor([[0.99, 0.01]]), torch.tensor([[1.0, 800.0]])
+    assert mean_distance(weights, distances).item() == pytest.approx(8.99)
+    assert mean_distance(weights, distances, harmonic=True).item() == pytest.approx(1 / (0.99 + 0.01 / 800))
+    weights = torch.zeros_like(weights)
+    assert mean_distance(weights, distances, harmonic=True).item() == 800

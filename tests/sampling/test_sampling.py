@@ -50,6 +50,27 @@ def test_near_and_far_come_from_the_scene() -> None:
     assert rays.fars is not None and rays.fars.unique().tolist() == [FAR_PLANE]
 
 
+def test_free_cameras_see_what_the_nearest_training_camera_sees() -> None:
+    scene, _ = random_scene()
+    pose = scene.bank.camera_to_worlds[0]
+    view = -pose[:, 2]
+    origins = torch.stack([pose[:, 3], pose[:, 3] - 0.5 * view, pose[:, 3] + 0.5 * view, pose[:, 3] - 0.5 * view])
+    directions = torch.stack([view, view, view, -view])
+    assert scene.near is not None and scene.far is not None
+
+    def space() -> tuple[list[float], list[float]]:
+        rays = RayBundle(origins=origins, directions=directions, pixel_area=torch.ones(4, 1))
+        cut = set_near_far(rays, scene)
+        assert cut.nears is not None and cut.fars is not None
+        return cut.nears[:, 0].tolist(), cut.fars[:, 0].tolist()
+
+    assert space() == (pytest.approx([scene.near] * 4), pytest.approx([scene.far] * 4)), "training looks nowhere else"
+    scene.eval()
+    near, far = space()
+    assert near == pytest.approx([scene.near, scene.near + 0.5, scene.near - 0.5, scene.near - 0.5])
+    assert far == pytest.approx([scene.far, scene.far + 0.5, scene.far - 0.5, scene.far + 0.5])
+
+
 def test_crops_are_cut_to_the_scene() -> None:
     """nerfstudio says 1e10 for rays that miss the box, 0 where a camera stands in it."""
     scene, _ = random_scene()

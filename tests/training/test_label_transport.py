@@ -68,10 +68,18 @@ def test_two_sides_agree_or_cancel() -> None:
 
 
 def test_other_frames_answer_where_the_own_one_is_labelled_too() -> None:
-    """With scribbles every frame has labels: the nearest others are asked."""
-    point = torch.tensor([[0.3, 0.0, 0.0]])
-    labels, sure = transport_labels(steady, Timeline(TIMES), sources(0, 1, 2, 3), point, torch.tensor([0.2]), CONFIG)
+    """With scribbles every frame has labels, if not of this pixel: the nearest others are asked."""
+    point, seen = torch.tensor([[0.3, 0.0, 0.0]]), sources(0, 1, 2, 3)
+    seen.labels[1] = IGNORE_LABEL
+    labels, sure = transport_labels(steady, Timeline(TIMES), seen, point, torch.tensor([0.2]), CONFIG)
     assert labels.item() == 2 and sure.item() == pytest.approx(1 - 0.1 * 0.1, abs=1e-4)
+
+
+def test_another_camera_of_the_same_time_is_asked_first() -> None:
+    """With synchronised cameras the label is there without any flow, and as sure as one can be."""
+    point = torch.tensor([[-0.4, 0.0, 0.0]])
+    labels, sure = transport_labels(steady, Timeline(TIMES), sources(0), point, torch.zeros(1), CONFIG)
+    assert labels.item() == 0 and sure.item() == pytest.approx(1.0)
 
 
 def test_out_of_reach_out_of_view_and_unlabelled() -> None:
@@ -79,7 +87,6 @@ def test_out_of_reach_out_of_view_and_unlabelled() -> None:
     point = torch.tensor([[-0.4, 0.0, 0.0]])
     near = LabelTransportConfig(reach=2)
     assert transport_labels(steady, timeline, sources(3), point, time, near)[1].item() == 0
-    assert transport_labels(steady, timeline, sources(0), point, time, CONFIG)[1].item() == 0  # its own time
     away = torch.tensor([[-9.0, 0.0, 0.0]])
     assert transport_labels(steady, timeline, sources(3), away, time, CONFIG)[1].item() == 0
     empty = sources(3)

@@ -24,7 +24,7 @@ from semflow_nerfstudio.training.objective import (
     gap_in_taus,
     static_losses,
 )
-from semflow_nerfstudio.training.observed import Observed, given_distance, observe
+from semflow_nerfstudio.training.observed import Observed, given_distance, left_out, observe
 
 EVERYTHING = LossWeights(
     depth_guided_blend=0.1, depth_everywhere=0.1, advected_blend_static=0.1, advected_dynamicness=0.1
@@ -348,3 +348,43 @@ def test_empty_space_costs_nothing_in_front_of_the_images_own_background(static_
         color = dynamic_losses(scene, out, seen, EVERYTHING, CONFIG, 1, RAYS)["color"]
     scene.background_color = (0.0, 0.0, 0.0)
     assert color.item() == pytest.approx(0.0, abs=1e-10)
+
+
+def test_flow_to_a_frame_of_another_time_is_not_used() -> None:
+    """Cameras that take turns: a camera's own next frame is two times on, trajectories go to the very next time."""
+    scene, _, out = rendered()
+    seen = random_observed()
+    assert optical_flow(scene, out, seen) > 0
+    for name in ("next_frame", "previous_frame"):
+        neighbour = getattr(scene, name)
+        skipping = neighbour + (1 if name == "next_frame" else -1)
+        getattr(scene, name).copy_(torch.where((skipping >= 0) & (skipping < len(TIMES)), skipping, -1))
+    assert optical_flow(scene, out, seen) == 0
+
+
+def test_rays_that_may_move_and_have_no_dynamic_field_say_nothing() -> None:
+    motion = torch.tensor([0, 1, 255, 0, 1, 255], dtype=torch.uint8)
+    rays = left_out(motion, torch.tensor([0, 1, 2]))
+    assert rays.tolist() == [False, False, False, False, True, True]
+    assert not left_out(motion, slice(None)).any() and not left_out(motion, None).any()
+    seen = random_observed(torch.zeros(6, dtype=torch.long)).without(rays)
+    assert seen.labels is not None and seen.inverse_depth is not None
+    assert (seen.labels == IGNORE_LABEL).tolist() == rays.tolist()
+    assert seen.inverse_depth.isnan().tolist() == rays.tolist()
+
+
+def test_what_lies_behind_movers_does_not_learn_their_labels() -> None:
+    """Static logits of moving rays count in the picture, but no gradient reaches what makes them."""
+    scene, shared = random_scene()
+    samples = random_samples(torch.tensor(TIMES)[FRAMES])
+    maps = shared.encode(scene.bank)
+
+    def gradient(moving: Tensor | None) -> Tensor:
+        out = render_rays(scene, shared, samples, CONFIG, maps, moving=moving, training=True)
+        assert out.logits is not None
+        weights = [p for p in scene.static_residual.parameters()]
+        grads = torch.autograd.grad(out.logits.sum(), weights, allow_unused=True, materialize_grads=True)
+        return torch.stack([g.abs().sum() for g in grads]).sum()
+
+    assert gradient(None) > 0
+    assert gradient(torch.ones(RAYS, dtype=torch.bool)) == 0
