@@ -44,6 +44,7 @@ from semflow_nerfstudio.training.objective import (
     taught_first,
 )
 from semflow_nerfstudio.training.observed import Observed, as_color, given_distance, left_out, observe
+from semflow_nerfstudio.training.silhouettes import Silhouettes
 from semflow_nerfstudio.visuals.outputs import ShownClasses, camera_outputs
 
 
@@ -158,6 +159,7 @@ class SemanticFlowModel(Editable, Model):
         for name, f in frames.items():
             self.first_frame[name], count = count, count + len(f.cameras)
         self.carry_labels = LabelTransport(self.config.label_transport, self.kwargs["metadata"].get("label_sources"))
+        self.silhouettes = Silhouettes(self.kwargs["metadata"].get("silhouettes"))
         self.train_psnr = torch.zeros(())
         self.step = 0
         self._maps = {name: FeatureCache(self.config.encoder_frames) for name in frames}
@@ -447,16 +449,20 @@ class SemanticFlowModel(Editable, Model):
                 losses = static_losses(scene, part.rendered, seen, w)
             else:
                 seen = self.carry_labels(scene, part.rendered, seen, self.step - self.config.static_steps)
+                direction = 1 if self.step % 2 else -1
                 losses = dynamic_losses(
                     scene,
                     part.rendered,
                     seen,
                     w,
                     self.config.render,
-                    1 if self.step % 2 else -1,
+                    direction,
                     math.ceil(share * self.config.advected_rays),
                     self.config.dynamic_field_shows == "everything",
                 )
+                silhouette = self.silhouettes.loss(scene, part.rendered, seen, direction) if w.silhouette > 0 else None
+                if silhouette is not None:
+                    losses["silhouette"] = w.silhouette * silhouette
             losses.update(self.sampling_losses(part, seen))
             for name, loss in losses.items():
                 total[name] = total.get(name, 0.0) + share * loss  # type: ignore[operator]

@@ -22,7 +22,7 @@ from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.frame_cache import FrameCache
 from semflow_nerfstudio.data.frame_features import FrameFeaturesConfig, frame_features
 from semflow_nerfstudio.data.frame_sampler import SemFlowPixelSampler, SemFlowPixelSamplerConfig
-from semflow_nerfstudio.data.label_sources import LabelPropagation, propagate_labels
+from semflow_nerfstudio.data.label_sources import LabelPropagation, label_images, propagate_labels
 from semflow_nerfstudio.data.labels import ClassTable, extend_class_table
 from semflow_nerfstudio.data.parser_outputs import say
 from semflow_nerfstudio.data.scene_assembly import align_scenes, assemble_scene, complete_cameras
@@ -49,6 +49,9 @@ class SemFlowDataManagerConfig(SavedConfig, VanillaDataManagerConfig):
     label_propagation: LabelPropagation = "auto"
     """How unlabelled pixels learn from other frames' labels where some frames, or most pixels, have none: along the
     given optical flow before training, along the model's own trajectories while it trains, both (auto), or none."""
+    silhouettes: bool = False
+    """Whether the model gets the training frames' label images, so that movers can be held to their silhouettes in the
+    neighbouring frames (`losses.silhouette`)."""
     hidden_labels: Literal["none", "training", "all"] = "none"
     """Labels that are never read, so that their files may be missing or broken: none, those of the training frames, or
     those for evaluation as well."""
@@ -66,7 +69,7 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
 
     The training dataset's metadata, which nerfstudio hands to the model, gets `scene_frames` (name -> `SceneFrames`)
     where disparity was aligned, `alignment` (name -> `DisparityAlignment`), and for training with few labels
-    `label_sources` (name -> `LabelSources`).
+    `label_sources` (name -> `LabelSources`), and `silhouettes` (name -> label images) where they are asked for.
     """
 
     config: SemFlowDataManagerConfig  # type: ignore
@@ -131,6 +134,8 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
             align_scenes(dataset)
         if training:
             dataset.metadata["label_sources"] = propagate_labels(dataset, self.config.label_propagation)
+            if self.config.silhouettes:
+                dataset.metadata["silhouettes"] = label_images(dataset)
         self.train_image_dataloader = self._cache(
             dataset, self.config.train_num_images_to_sample_from, self.config.train_num_times_to_repeat_images
         )

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
@@ -44,6 +45,21 @@ def propagate_labels(dataset: SemFlowDataset, method: LabelPropagation) -> dict[
         if method in ("auto", "trajectories", "both"):
             sources[record.name] = _sources(dataset, first, labels)
     return sources
+
+
+def label_images(dataset: SemFlowDataset) -> dict[str, UInt8[Tensor, "N H W"]]:
+    """Label images of the training frames at the size of training, by scene; 255 where nothing is labelled."""
+    assert dataset.scenes is not None
+    images = {}
+    for record in dataset.scenes:
+        frames = range(*record.frame_range)
+        width, height = dataset.size(frames.start)
+        unlabelled = np.full((height, width), IGNORE_LABEL, np.uint8)
+        known = [_labels(dataset, frame) for frame in frames]
+        if any(labels is not None for labels in known):
+            stack = np.stack([unlabelled if labels is None else labels for labels in known])
+            images[record.name] = torch.from_numpy(stack)
+    return images
 
 
 def _labels(dataset: SemFlowDataset, frame: int) -> np.ndarray | None:

@@ -93,6 +93,43 @@ def static_flow_loss(displacement: Float[Tensor, "*batch 3"], weight: Tensor | N
     return masked_mean(displacement.square().sum(-1), weight)
 
 
+def rigidity_loss(
+    points: Float[Tensor, "Q 3"],
+    moved: Float[Tensor, "Q 3"],
+    group: Int[Tensor, "Q"],
+    weight: Float[Tensor, "Q"],
+    radius: float,
+) -> Float[Tensor, ""]:
+    """Neighbouring trajectories keep their distance: mean change of the distances of near points, L1.
+
+    Args:
+        points: Surface points.
+        moved: Where the flow takes them.
+        group: Points of different groups (frames) are no neighbours.
+        weight: How much a point counts.
+        radius: Distance at which a pair counts 1/e of a close one.
+    """
+    before, after = torch.cdist(points, points), torch.cdist(moved, moved)
+    near = torch.exp(-((before / radius) ** 2)) * (group[:, None] == group) * weight[:, None] * weight
+    near = near * (1 - torch.eye(len(points), device=points.device))
+    return masked_mean((after - before).abs(), near.detach())
+
+
+def silhouette_loss(
+    weights: Float[Tensor, "Q k"], labels: Int[Tensor, "Q"], there: Int[Tensor, "Q k"], live: Bool[Tensor, "Q"]
+) -> Float[Tensor, ""]:
+    """No weight where a trajectory lands on another class: sum_i w_i [l_i != l], mean over live, labelled rays.
+
+    Args:
+        weights: Weights of samples of a ray.
+        labels: The ray's label.
+        there: Label of the pixel in another frame that a sample's trajectory lands on; `IGNORE_LABEL` says nothing.
+        live: Rays that count.
+    """
+    wrong = (there != labels[:, None]) & (there != IGNORE_LABEL)
+    return masked_mean((weights * wrong).sum(-1), live & (labels != IGNORE_LABEL))
+
+
 def blend_static_loss(blend: Float[Tensor, "R S"], static: Tensor) -> Float[Tensor, ""]:
     """b toward 0 everywhere on static rays."""
     return masked_mean(blend.mean(-1), static)

@@ -20,6 +20,8 @@ from semflow_nerfstudio.training.observed import Observed, given_distance
 
 FLOW_WIDTH = 480.0
 """Optical flow losses are in pixels of an image this wide."""
+RIGIDITY_RAYS = 256
+"""Rays whose trajectories are compared with each other's."""
 MIN_ACCUMULATION = 0.05
 """Rays that see less than this have no place, and so no optical flow."""
 
@@ -54,6 +56,12 @@ class LossWeights(SavedConfig):
     """Neighbouring samples move alike, and little acceleration."""
     flow_magnitude: float = 0.01
     """Motion everywhere."""
+    rigidity: float = 0.0
+    """Surface points near each other keep their distance along the flow."""
+    rigidity_radius: float = 0.03
+    """Distance, in scene units, up to which points are near each other."""
+    silhouette: float = 0.1
+    """Moving samples land on their own class in the neighbouring frames; only with `datamanager.silhouettes`."""
     static_flow: float = 0.5
     """Motion on static pixels."""
     blend_static: float = 0.1
@@ -234,6 +242,14 @@ def flow_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights, con
     )
     result["flow_magnitude"] = w.flow_magnitude * (L.magnitude_loss(after) + L.magnitude_loss(before)) / 2
     result["static_flow"] = w.static_flow * L.static_flow_loss(after, seen.static[rays, None].expand_as(weight))
+    if w.rigidity > 0:
+        rows = random_rays(seen.moving[rays], RIGIDITY_RAYS)
+        share = weight[rows] / weight[rows].sum(-1, keepdim=True).clamp(min=L.EPS)
+        place = composite(share, flow.points[rows])
+        moved = [place + composite(share, flow.displacement(d)[rows]) for d in (1, -1)]
+        counts = weight[rows].sum(-1) * seen.moving[rays[rows]]
+        each = [L.rigidity_loss(place, m, seen.frame[rays[rows]], counts, w.rigidity_radius) for m in moved]
+        result["rigidity"] = w.rigidity * torch.stack(each).mean()
     if w.flow_cycle > 0:
         result["flow_cycle"] = w.flow_cycle * L.cycle_loss(flow.points, forward_and_back(scene, out, config), weight)
     return result

@@ -84,6 +84,36 @@ def test_ray_smoothness() -> None:
     assert L.ray_smoothness_loss(displacement[:, :1].expand(1, 3, 3), points, weight).item() == 0
 
 
+def test_rigidity() -> None:
+    """Three points in a row that turn as one cost nothing; one that leaves its neighbour by .1 costs that."""
+    points = torch.tensor([[0.0, 0, 0], [0.1, 0, 0], [0.2, 0, 0]])
+    turned = torch.tensor([[0.0, 0, 0], [0, 0.1, 0], [0, 0.2, 0]])
+    group, weight = torch.zeros(3, dtype=torch.long), torch.ones(3)
+    assert L.rigidity_loss(points, turned, group, weight, 0.5).item() == pytest.approx(0, abs=1e-6)
+    left = torch.tensor([[0.0, 0, 0], [0.2, 0, 0]])
+    pair = L.rigidity_loss(points[:2], left, group[:2], weight[:2], 1e3)
+    assert pair.item() == pytest.approx(0.1, rel=1e-4)
+    apart = L.rigidity_loss(points[:2], left, torch.tensor([0, 1]), weight[:2], 1e3)
+    assert apart.item() == 0, "points of different frames are no neighbours"
+    assert L.rigidity_loss(points[:2], left, group[:2], torch.tensor([1.0, 0.0]), 1e3).item() == 0
+    moved = left.clone().requires_grad_()
+    L.rigidity_loss(points[:2], moved, group[:2], weight[:2], 1e3).backward()
+    assert moved.grad is not None and moved.grad[1, 0] > 0, "descent brings it back"
+
+
+def test_silhouette() -> None:
+    """Half of the first ray's weight lands on another class; nothing is said by unlabelled pixels and rays."""
+    weights = torch.tensor([[0.5, 0.3], [0.4, 0.4], [0.9, 0.1]], requires_grad=True)
+    labels = torch.tensor([1, IGNORE_LABEL, 2])
+    there = torch.tensor([[2, 1], [0, 0], [IGNORE_LABEL, 2]])
+    live = torch.ones(3, dtype=torch.bool)
+    loss = L.silhouette_loss(weights, labels, there, live)
+    assert loss.item() == pytest.approx(0.5 / 2)
+    loss.backward()
+    assert weights.grad is not None and weights.grad.tolist() == [[0.5, 0], [0, 0], [0, 0]]
+    assert L.silhouette_loss(weights, labels, there, torch.tensor([False, True, True])).item() == 0
+
+
 def test_blend_static() -> None:
     assert L.blend_static_loss(tensor([0.2, 0.4], [1, 1]), tensor(1, 0)).item() == pytest.approx(0.3)
 
