@@ -10,18 +10,25 @@ from semflow_nerfstudio.fields.mlp import mlp
 from semflow_nerfstudio.flow.aggregation import FlowTokens
 
 
+def attention_weights(
+    queries: Float[Tensor, "P H K D"], keys: Float[Tensor, "P H K D"], weight: Float[Tensor, "P K"]
+) -> Float[Tensor, "P H K K"]:
+    """softmax(q k^T / sqrt(D) + log w): a token of weight w counts as w tokens would; of weight 0, not at all."""
+    # Products and sums instead of batched matrix products, which are slow where thousands of flows have three tokens.
+    scores = (queries[..., :, None, :] * keys[..., None, :, :]).sum(-1) / queries.shape[-1] ** 0.5
+    # A large finite number and not -inf, so that a flow without any token has finite values and gradients.
+    bias = torch.where(weight > 0, weight.clamp(min=1e-30).log(), -1e4)
+    return torch.softmax(scores + bias[:, None, None, :], dim=-1)
+
+
 def weighted_attention(
     queries: Float[Tensor, "P H K D"],
     keys: Float[Tensor, "P H K D"],
     values: Float[Tensor, "P H K D"],
     weight: Float[Tensor, "P K"],
 ) -> Float[Tensor, "P H K D"]:
-    """softmax(q k^T / sqrt(D) + log w) v: a token of weight w counts as w tokens would; of weight 0, not at all."""
-    # Products and sums instead of batched matrix products, which are slow where thousands of flows have three tokens.
-    scores = (queries[..., :, None, :] * keys[..., None, :, :]).sum(-1) / queries.shape[-1] ** 0.5
-    # A large finite number and not -inf, so that a flow without any token has finite values and gradients.
-    bias = torch.where(weight > 0, weight.clamp(min=1e-30).log(), -1e4)
-    return torch.softmax(scores + bias[:, None, None, :], dim=-1) @ values
+    """Attention over the tokens of P flows: `attention_weights` times the values."""
+    return attention_weights(queries, keys, weight) @ values
 
 
 class FlowAttention(nn.Module):
@@ -51,11 +58,24 @@ class FlowAttention(nn.Module):
         flows, count, _ = x.shape
         for layer in self.layers:
             assert isinstance(layer, nn.ModuleDict)
-            qkv = layer["qkv"](layer["norm"](x)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-            mixed = weighted_attention(qkv[0], qkv[1], qkv[2], tokens.weight)
+            queries, keys, values = self.split(layer, x)
+            mixed = weighted_attention(queries, keys, values, tokens.weight)
             x = x + layer["out"](mixed.transpose(1, 2).reshape(flows, count, self.width))
             x = x + layer["mlp"](layer["mlp_norm"](x))
         return weighted_mean(x, tokens.weight)
+
+    def split(self, layer: nn.ModuleDict, x: Float[Tensor, "P K width"]) -> Float[Tensor, "3 P H K D"]:
+        """Queries, keys and values of a layer."""
+        return layer["qkv"](layer["norm"](x)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+
+    @torch.no_grad()
+    def received(self, tokens: FlowTokens) -> Float[Tensor, "P H K"]:
+        """Attention of the first layer that each token gets from a flow's tokens, sums to 1 over them: what it sees."""
+        layer = self.layers[0]
+        assert isinstance(layer, nn.ModuleDict)
+        queries, keys, _ = self.split(layer, self.project(tokens.features))
+        asked = tokens.weight / tokens.weight.sum(-1, keepdim=True).clamp(min=1e-8)
+        return (attention_weights(queries, keys, tokens.weight) * asked[:, None, :, None]).sum(-2)
 
 
 class MeanAggregation(nn.Module):

@@ -142,3 +142,21 @@ def test_weighted_mean_vanishes_with_its_last_token() -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="multiple of its 3 heads"):
         FlowAttention(FEATURES, 8, num_heads=3)
+
+
+def test_attention_that_tokens_receive() -> None:
+    """It sums to one over the tokens that count, and is the mean over these of the first layer's own weights."""
+    attention, tokens = random_attention(), random_tokens()
+    tokens.weight[0, 2] = 0
+    got = attention.received(tokens)
+    assert got.shape == (len(tokens.weight), 2, tokens.weight.shape[1])
+    torch.testing.assert_close(got.sum(-1), torch.ones_like(got.sum(-1)))
+    assert got.transpose(1, 2)[tokens.weight == 0].abs().max() < 1e-6
+    layer = attention.layers[0]
+    assert isinstance(layer, nn.ModuleDict)
+    x = attention.project(tokens.features)
+    queries, keys, _ = layer["qkv"](layer["norm"](x)).chunk(3, dim=-1)
+    flow, head = 1, slice(4, 8)  # the second head, token by token
+    scores = torch.softmax(queries[flow, :, head] @ keys[flow, :, head].T / 2 + tokens.weight[flow].log(), -1)
+    asked = tokens.weight[flow] / tokens.weight[flow].sum()
+    torch.testing.assert_close(got[flow, 1], (scores * asked[:, None]).sum(0))
