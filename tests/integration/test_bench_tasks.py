@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_runs import FRAMES, HEIGHT, WIDTH, TrainedRun, forget_writers, shrink, tiny_model
+from tiny_runs import FRAMES, HEIGHT, WIDTH, TrainedRun, forget_writers, shrink, tiny_model, without
 
 from semflow_nerfstudio.benchmarking import tasks
+from semflow_nerfstudio.benchmarking.records import read_record
 from semflow_nerfstudio.cli import main
 from semflow_nerfstudio.configs.methods import lite
 from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
@@ -71,6 +72,30 @@ def test_adaptation(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert {record["configuration"] for record in found} == {"adaptation-100", "adaptation-100-scratch"}
     assert all(record["scores"]["all"]["model"]["views"] == 2 for record in found)
     assert len(list((tmp_path / "out").rglob("done"))) == 2
+
+
+def test_zero_shot_is_scored_though_its_training_reads_no_label(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The labels of the evaluation's views are read after training; those of the training frames never."""
+    target = without(scene, tmp_path / "target", "SegmentationClass_train")
+    command = f"--only adaptation-0 --steps 2 --views 2 --results {tmp_path}/results --out {tmp_path}/out --sources"
+    bench(monkeypatch, command, scene, "--scenes", target)
+    (content,) = (json.loads(path.read_text()) for path in (tmp_path / "results").glob("*.json"))
+    (scores,) = content["scores"]["all"].items()
+    assert scores[0] == "model" and scores[1]["views"] == 2 and 0 <= scores[1]["miou"] <= 1
+
+
+def test_two_scenes_in_one_model(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One training, in which each scene is scored on its own views, of its own size and length."""
+    options = f"--only two-scenes --steps 2 --views 3 --results {tmp_path}/results --out {tmp_path}/out --scenes"
+    bench(monkeypatch, options, scenes / "A", scenes / "B")
+    found = {content["scene"]: content for content in map(read_record, (tmp_path / "results").glob("*.json"))}
+    assert set(found) == {"A", "B"} and len(list((tmp_path / "out").rglob("done"))) == 1
+    assert len({content["train_seconds"] for content in found.values()}) == 1
+    for content in found.values():
+        model, copy = (content["scores"]["all"][method] for method in ("model", "copy"))
+        assert model["views"] == copy["views"] == 3 and 0 <= model["miou"] <= 1
 
 
 def shorter(config):
