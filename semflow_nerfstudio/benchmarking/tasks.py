@@ -16,6 +16,9 @@ from semflow_nerfstudio.benchmarking.records import RunKey
 from semflow_nerfstudio.benchmarking.task_rows import Row
 from semflow_nerfstudio.benchmarking.task_scoring import score
 from semflow_nerfstudio.configs.methods import lite
+from semflow_nerfstudio.data.checks import SceneDataError
+from semflow_nerfstudio.data.labels import merge_class_tables
+from semflow_nerfstudio.data.layout import read_scene_folder
 from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
 from semflow_nerfstudio.runs import load_run, train
 
@@ -91,6 +94,17 @@ class Plan:
             return (self.scene,)
         assert self.partner is not None
         return tuple(sorted((self.scene, self.partner), key=lambda scene: (scene.name, str(scene))))
+
+    def reason_not_to(self) -> str | None:
+        """Why this cannot be measured, as far as the scenes are there; None where it can."""
+        if not self.row.together or not all(scene.is_dir() for scene in self.scenes):
+            return None  # built-in scenes may still have to be made
+        tables = [read_scene_folder(scene).classes for scene in self.scenes]
+        try:
+            merge_class_tables([table for table in tables if table is not None])
+        except SceneDataError as error:
+            return str(error)
+        return None
 
     def config(self) -> TrainerConfig:
         """The row's training; an adaptation's `adapt_from` is filled in when its source is trained.

@@ -80,13 +80,19 @@ class Tasks:
             for seed in self.seeds
             for row in rows
         ]
-        left = [plan for plan in plans if records.find(plan.key, self.any_commit) is None]
-        if self.only_list:
-            for plan in plans:
-                print(f"{plan.title}: {'to do' if plan in left else 'measured'}")
-            return
-        if left and (not self.scenes or not self.sources):
+        open_plans = [plan for plan in plans if records.find(plan.key, self.any_commit) is None]
+        if open_plans and not self.only_list and not (self.scenes and self.sources):
             tasks.make_built_in_scenes(folder, self.size)
+        left = []
+        for plan in plans:
+            reason = plan.reason_not_to() if plan in open_plans else None
+            if plan in open_plans and reason is None:
+                left.append(plan)
+            if self.only_list or reason:
+                state = f"not measured: {reason}" if reason else "to do" if plan in left else "measured"
+                print(f"{plan.title}: {state}")
+        if self.only_list:
+            return
         for plan in left:
             plan.config()  # a wrong setting is found before the first hour of training
         for number, plan in enumerate(left):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -144,3 +145,20 @@ def test_labels_follow_depth_into_another_camera(tiny_run: TrainedRun) -> None:
     seen = inside & ((z / carrying._depth[0][line, column] - 1).abs() < 0.04)
     assert seen.float().mean() > 0.5 and (line[seen] != torch.arange(height)[:, None].expand(height, width)[seen]).any()
     assert torch.equal(taken[seen], source[line[seen], column[seen]])
+
+
+def test_scenes_whose_classes_contradict_are_not_measured_together(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The reason names both class tables; everything else is measured."""
+    other = Path(shutil.copytree(scene, tmp_path / "other"))
+    table = other / "labelmap.txt"
+    table.write_text(table.read_text().replace("person:216,", "person:215,"))
+    options = (
+        f"--only two-scenes full-no --steps 1 --views 1 --results {tmp_path}/results --out {tmp_path}/out --scenes"
+    )
+    bench(monkeypatch, options, scene, "--sources", other)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"two-scenes on scene, seed 0: not measured: {table} and {scene / 'labelmap.txt'} give class" in printed
+    (found,) = map(read_record, (tmp_path / "results").glob("*.json"))
+    assert found["configuration"] == "full-no-flow-features"
