@@ -19,6 +19,7 @@ from semflow_nerfstudio.data.files import read_image_size
 from semflow_nerfstudio.data.label_files import encode_labels, image_mode, save_image, write_class_table
 from semflow_nerfstudio.data.labels import ClassTable
 from semflow_nerfstudio.data.modalities import decode_labels
+from semflow_nerfstudio.data.multi_scene import scene_folder
 from semflow_nerfstudio.data.resize import resize_nearest
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
@@ -125,12 +126,13 @@ def complete(
     dataset: Any = run.pipeline.datamanager.train_dataset
     assert isinstance(dataset, SemFlowDataset) and dataset.scenes is not None
     number = _scene_number(run, dataset, scene)
-    classes = dataset.classes[number]
+    # Of a scene without a class table of its own (zero-shot, or unlabelled among others), the run's classes.
+    classes = dataset.classes[number] or dataset.table
     if classes is None or not run.model.class_names:
         raise ValueError("the run was trained without labels: there is nothing to complete")
     stamp = {"run": str(run.config.get_base_dir()), "step": run.model.step, "keep_given": keep_given}
     _claim(out, stamp | {"scene": dataset.scenes[number].name}, overwrite)
-    data, folder = _layout(run, dataset, number)
+    data, folder = _layout(run, number)
     files = label_files(dataset, range(*dataset.scenes[number].frame_range), data, folder)
     mode = image_mode(next((file.given for file in files if file.given is not None), None), classes)
     write_class_table(out, classes)
@@ -153,15 +155,10 @@ def _scene_number(run: Run, dataset: SemFlowDataset, scene: str | None) -> int:
     return names.index(wanted)
 
 
-def _layout(run: Run, dataset: SemFlowDataset, number: int) -> tuple[Path, str]:
+def _layout(run: Run, number: int) -> tuple[Path, str]:
     """Folder of a scene, and where in it label images belong."""
-    parser: Any = run.pipeline.datamanager.config.dataparser  # type: ignore[attr-defined]
-    assert dataset.scenes is not None
-    scenes = getattr(parser, "scenes", ())
-    data = Path(parser.data) / scenes[number] if scenes else Path(parser.data)
-    if (data / "poses_bounds.npy").is_file():
-        return data, "SegmentationClass_train"
-    return data.parent if data.is_file() else data, "labels"
+    data = scene_folder(run.pipeline.datamanager.config.dataparser, number)  # type: ignore[attr-defined]
+    return data, "SegmentationClass_train" if (data / "poses_bounds.npy").is_file() else "labels"
 
 
 def _claim(out: Path, stamp: dict[str, Any], overwrite: bool) -> None:

@@ -1,4 +1,4 @@
-"""What `semflow bench tasks` measures: rows of training with few labels, and of adaptation to a new scene."""
+"""What `semflow bench tasks` measures: few labels, two scenes in one model, and adaptation to a new scene."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 from semflow_nerfstudio.data.protocols import NAMED_PROTOCOLS, SCRIBBLES
 
-ADAPTATION_STEPS = (0, 100, 500)
-"""Steps with labels after which an adapted run is scored."""
+ADAPTATION_STEPS = (0, 100, 500, 2000)
+"""Steps with labels after which an adapted run is scored; the last gives the final figure."""
+TWO_SCENES = "two-scenes"
+"""Name of the row of two scenes in one model."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Row:
     """Steps with labels after an adaptation, whose fields are first trained without; None: no adaptation."""
     scratch: bool = False
     """Whether the adaptation starts from untrained shared networks instead of the source scenes'."""
+    together: bool = False
+    """Whether another scene is in the same model, with as many steps for each of them."""
 
 
 def rows() -> list[Row]:
@@ -35,6 +39,7 @@ def rows() -> list[Row]:
     full = Row("full", scored_as=("all", *NAMED_PROTOCOLS))
     without = {"model.render.flow_features": False}
     result = [full, Row("full-no-flow-features", overrides=without, scored_as=full.scored_as)]
+    result.append(Row(TWO_SCENES, scored_as=("all",), together=True))
     for spec in (*NAMED_PROTOCOLS, *SCRIBBLES):
         result.append(Row(spec, spec, scored_as=(spec,), baselines=True))
         result.append(Row(f"{spec}-no-flow-features", spec, without, (spec,)))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import Any
 
-from semflow_nerfstudio.benchmarking.task_rows import ADAPTATION_STEPS
+from semflow_nerfstudio.benchmarking.task_groups import Record, comparable, scores_of
+from semflow_nerfstudio.benchmarking.task_rows import ADAPTATION_STEPS, TWO_SCENES
+from semflow_nerfstudio.benchmarking.task_targets import target_table
 from semflow_nerfstudio.data.protocols import NAMED_PROTOCOLS, SCRIBBLES
-
-Record = dict[str, Any]
 
 COLUMNS = {
     "miou": "mIoU",
@@ -26,30 +25,48 @@ ROWS = {"": "this model", "-no-propagation": "without carried labels", "-no-flow
 def few_labels_table(records: Sequence[Record]) -> str:
     """Every protocol's rows, and the model that sees all labels, on the protocol's unlabelled times."""
     lines = _head(["scene", "labels", "method", "seeds"])
-    for scene in _scenes(records):
+    for scene, mine in comparable(records).items():
         for spec in (*NAMED_PROTOCOLS, *SCRIBBLES):
             reference = "all" if spec in SCRIBBLES else spec
             entries = [(title, f"{spec}{ending}", spec, "model") for ending, title in ROWS.items()]
             entries += [(title, spec, spec, method) for method, title in METHODS.items()]
             entries.append(("all labels, on the same views", "full", reference, "model"))
-            found = [(title, _scores(records, scene, row, key, method)) for title, row, key, method in entries]
+            found = [(title, scores_of(mine, row, key, method)) for title, row, key, method in entries]
             if any(scores for title, scores in found[:-1]):
                 lines += [_line([scene, spec, title], scores) for title, scores in found if scores]
+    return "\n".join(lines)
+
+
+def two_scenes_table(records: Sequence[Record]) -> str:
+    """Each scene in a model of two, with as many steps for each, beside the same scene alone."""
+    lines = _head(["scene", "model of", "also", "seeds"])
+    for scene, mine in comparable(records).items():
+        alone = scores_of(mine, "full", "all", "model")
+        joint: dict[str, list[Record]] = {}
+        for record in mine:
+            if record["configuration"] == TWO_SCENES:
+                others = list(record["overrides"]["together"])
+                others.remove(record["scene"])
+                joint.setdefault(", ".join(others), []).append(record)
+        if joint and alone:
+            lines.append(_line([scene, "it alone", "-"], alone))
+        for others, runs in joint.items():
+            lines.append(_line([scene, "two scenes", others], scores_of(runs, TWO_SCENES, "all", "model")))
     return "\n".join(lines)
 
 
 def adaptation_table(records: Sequence[Record]) -> str:
     """Scores after every number of steps with labels, beside those of training from scratch."""
     lines = _head(["scene", "steps with labels", "start", "seeds"])
-    for scene in _scenes(records):
+    for scene, mine in comparable(records).items():
         # In zero-shot no label is read, not even to copy it.
-        copies = (_scores(records, scene, f"adaptation-{steps}", "all", "copy") for steps in ADAPTATION_STEPS)
+        copies = (scores_of(mine, f"adaptation-{steps}", "all", "copy") for steps in ADAPTATION_STEPS)
         copied = next(filter(None, copies), None)
         if copied:
             lines.append(_line([scene, "-", "labels of the frame of the same time, as they are"], copied))
         for steps in ADAPTATION_STEPS:
             for ending, title in (("", "shared networks of two other scenes"), ("-scratch", "untrained")):
-                scores = _scores(records, scene, f"adaptation-{steps}{ending}", "all", "model")
+                scores = scores_of(mine, f"adaptation-{steps}{ending}", "all", "model")
                 if scores:
                     lines.append(_line([scene, str(steps), title], scores))
     return "\n".join(lines)
@@ -68,20 +85,9 @@ def _line(cells: list[str], scores: list[dict[str, float | None]]) -> str:
     return f"| {' | '.join([*cells[:3], str(len(scores)), *cells[3:]])} |"
 
 
-def _scenes(records: Sequence[Record]) -> list[str]:
-    return sorted({record["scene"] for record in records})
-
-
-def _scores(
-    records: Sequence[Record], scene: str, row: str, protocol: str, method: str
-) -> list[dict[str, float | None]]:
-    """A method's scores in the runs of a row, one entry a seed."""
-    runs = [record for record in records if record["scene"] == scene and record["configuration"] == row]
-    found = [run["scores"].get(protocol, {}).get(method) for run in runs]
-    return [scores for scores in found if scores]
-
-
 TABLES: dict[str, Callable[[Sequence[Record]], str]] = {
     "few_labels": few_labels_table,
+    "two_scenes": two_scenes_table,
     "adaptation": adaptation_table,
+    "task_targets": target_table,
 }

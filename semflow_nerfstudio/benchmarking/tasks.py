@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from nerfstudio.engine.trainer import TrainerConfig
 
 from semflow_nerfstudio.benchmarking.machine import commit, describe
 from semflow_nerfstudio.benchmarking.records import RunKey
 from semflow_nerfstudio.benchmarking.task_rows import Row
+from semflow_nerfstudio.benchmarking.task_scoring import score
 from semflow_nerfstudio.configs.methods import lite
-from semflow_nerfstudio.data.label_propagation import fill_holes
+from semflow_nerfstudio.data.checks import SceneDataError
+from semflow_nerfstudio.data.labels import merge_class_tables
+from semflow_nerfstudio.data.layout import read_scene_folder
 from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
-from semflow_nerfstudio.data.protocols import labelled_frames
-from semflow_nerfstudio.evaluation.carried_labels import LabelCarrying
-from semflow_nerfstudio.evaluation.task_scores import TaskScores
-from semflow_nerfstudio.runs import Run, evenly_spaced, train
+from semflow_nerfstudio.runs import load_run, train
 
 Progress = Callable[[str, int, int], None]
 """(what, done, total)."""
+OnStep = Callable[[int, float], None]
+"""(step, PSNR)."""
 
 BUILT_IN = {"target": 11, "source_a": 12, "source_b": 13}
 """Names and seeds of the built-in scenes that are made where none are given."""
 BUILT_IN_NAMES = ("target", ("source_a", "source_b"))
 """The scene to measure on, and those to adapt from."""
+BUILT_IN_SIZE = "240x135"
+"""Their size, where no other is asked for."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,17 @@ class Plan:
     sources: tuple[Path, ...]
     """Scenes of the run that adaptations start from."""
     steps: int
-    """Training steps; in adaptations those without labels."""
+    """Training steps for each scene; in adaptations those without labels."""
     source_steps: int
     """Steps of the source scenes' run."""
     scale: int
     """Downscale factor of the images."""
     views: int | None
-    """Held-out views that are scored, evenly spread; None: all."""
+    """Held-out views that are scored for each protocol, evenly spread; None: all."""
     out: Path
     """Where runs go."""
+    partner: Path | None = None
+    """The other scene in the model of rows of two scenes."""
 
     @property
     def title(self) -> str:
@@ -66,6 +72,10 @@ class Plan:
             "views": self.views,
             **self.row.overrides,
         }
+        used = (*self.scenes, *(self.sources if self.row.adapt is not None else ()))
+        made = {scene.parent.name for scene in used if scene.parent.parent == built_in_folder(self.out)}
+        if made - {BUILT_IN_SIZE}:  # the scenes' own names do not tell
+            settings["built_in_size"] = sorted(made)
         if self.row.adapt is not None:
             settings |= {
                 "adapt": self.row.adapt,
@@ -73,7 +83,28 @@ class Plan:
                 "sources": [source.name for source in self.sources],
                 "source_steps": self.source_steps,
             }
+        if self.row.together:
+            settings["together"] = [scene.name for scene in self.scenes]
         return RunKey("tasks", self.row.name, self.scene.name, self.seed, commit() or "unknown", settings)
+
+    @property
+    def scenes(self) -> tuple[Path, ...]:
+        """The scenes in the row's model; two are in one order, whichever of them is scored."""
+        if not self.row.together:
+            return (self.scene,)
+        assert self.partner is not None
+        return tuple(sorted((self.scene, self.partner), key=lambda scene: (scene.name, str(scene))))
+
+    def reason_not_to(self) -> str | None:
+        """Why this cannot be measured, as far as the scenes are there; None where it can."""
+        if not self.row.together or not all(scene.is_dir() for scene in self.scenes):
+            return None  # built-in scenes may still have to be made
+        tables = [read_scene_folder(scene).classes for scene in self.scenes]
+        try:
+            merge_class_tables([table for table in tables if table is not None])
+        except SceneDataError as error:
+            return str(error)
+        return None
 
     def config(self) -> TrainerConfig:
         """The row's training; an adaptation's `adapt_from` is filled in when its source is trained.
@@ -81,13 +112,16 @@ class Plan:
         Raises:
             ValueError: a setting that there is not.
         """
-        steps = self.steps + (self.row.adapt or 0)
-        config = self._base(steps, self.row.name)
-        parser: Any = config.pipeline.datamanager.dataparser  # type: ignore[attr-defined]
-        parser.data = self.scene
+        count = len(self.scenes)
+        config = self._base(count * self.steps + (self.row.adapt or 0), self.row.name)
+        parser = _read(config, self.scenes)
         parser.labelled_frames = self.row.labels
         for name, value in self.row.overrides.items():
             override(config.pipeline, name, value)
+        if self.row.together:
+            model: Any = config.pipeline.model
+            model.static_steps *= count
+            _name_by_content(config, self.scenes)
         if self.row.adapt is not None:
             override(config.pipeline, "model.adapt_field_steps", self.steps)
             override(config.pipeline, "model.adapt_label_steps", self.row.adapt)
@@ -97,8 +131,8 @@ class Plan:
         """Training of the source scenes; for rows from scratch a single step, which leaves the networks untrained."""
         steps = 1 if self.row.scratch else self.source_steps
         config = self._base(steps, f"sources-{'untrained' if self.row.scratch else steps}")
-        parser: Any = config.pipeline.datamanager.dataparser  # type: ignore[attr-defined]
-        parser.data, parser.scenes = self.sources[0].parent, tuple(str(source.resolve()) for source in self.sources)
+        _read(config, self.sources)
+        _name_by_content(config, self.sources)
         return config
 
     def _base(self, steps: int, name: str) -> TrainerConfig:
@@ -112,17 +146,22 @@ class Plan:
         config.steps_per_eval_image = 0
         return config
 
-    def source_run(self, on_step: Callable[[int, float], None] | None = None) -> Path:
-        """Folder of the trained source run, made once for all rows that start from it."""
-        config = self.source_config()
-        config.timestamp = "_".join(source.name for source in self.sources)
-        folder = config.get_base_dir()
-        done = folder / "done"
-        if not done.is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            train(config, on_step)
-            done.touch()
-        return folder
+
+def _read(config: TrainerConfig, scenes: tuple[Path, ...]) -> Any:
+    """Let a training read one scene or several; returns its parser's configuration."""
+    parser: Any = config.pipeline.datamanager.dataparser  # type: ignore[attr-defined]
+    if len(scenes) == 1:
+        (parser.data,) = scenes
+    else:
+        parser.data, parser.scenes = scenes[0].parent, tuple(str(scene.resolve()) for scene in scenes)
+    return parser
+
+
+def _name_by_content(config: TrainerConfig, scenes: tuple[Path, ...]) -> None:
+    """Give a training that several rows need the folder that no other scenes, length or code would have."""
+    places = hashlib.sha256("\n".join(str(scene.resolve()) for scene in scenes).encode()).hexdigest()[:8]
+    names = [scene.name for scene in scenes]
+    config.timestamp = "_".join([*names, places, f"{config.max_num_iterations}steps", commit()])
 
 
 def override(target: Any, name: str, value: Any) -> None:
@@ -139,6 +178,11 @@ def override(target: Any, name: str, value: Any) -> None:
     setattr(target, last, value)
 
 
+def built_in_folder(out: Path) -> Path:
+    """Where built-in scenes are made, below it one folder for each size."""
+    return out / "scenes"
+
+
 def make_built_in_scenes(folder: Path, size: str, frames: int = 12) -> None:
     """Make the built-in scenes that are not there yet, under their names in BUILT_IN."""
     for name, seed in BUILT_IN.items():
@@ -146,71 +190,51 @@ def make_built_in_scenes(folder: Path, size: str, frames: int = 12) -> None:
             make_scene(folder / name, SceneOptions(seed=seed, size=size, frames=frames))
 
 
-def measure(plan: Plan, progress: Progress, keep: bool = False) -> dict[str, Any]:
-    """Train a row and score it; `keep` leaves the trained run on disk.
+def trained_once(config: TrainerConfig, on_step: OnStep | None = None) -> float:
+    """Train what several rows need, unless its folder has it already.
 
     Returns:
-        `train_seconds`, `machine`, and `scores`: by protocol, then by method (model, and where the row has baselines
-        flow_2d and warped; copy), what `TaskScores` says.
+        The seconds that it took.
     """
-    config = plan.config()
-    total = config.max_num_iterations
-    if plan.row.adapt is not None:
-        steps = plan.source_config().max_num_iterations
-        source = plan.source_run(lambda step, _: progress("source scenes", step + 1, steps))
-        override(config.pipeline, "model.adapt_from", source)
-    run, seconds = train(config, lambda step, _: progress("training", step + 1, total))
-    scores = score(run, plan, progress)
+    folder = config.get_base_dir()
+    done = folder / "done"
+    if not done.is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        _, seconds = train(config, on_step)
+        done.write_text(f"{seconds:.1f}\n", encoding="utf-8")
+    return float(done.read_text(encoding="utf-8"))
+
+
+def measure(plan: Plan, progress: Progress, keep: bool = False) -> dict[str, Any]:
+    """Train a row and score it; `keep` leaves the trained run on disk. Runs that several rows need stay there anyway.
+
+    Returns:
+        `train_seconds`, `machine`, `method`, and `scores`, see `score`.
+    """
+    row, config = plan.row, plan.config()
+
+    def told(what: str, steps: int) -> OnStep:
+        return lambda step, _: progress(what, step + 1, steps)
+
+    if row.adapt is not None:
+        source = plan.source_config()
+        trained_once(source, told("source scenes", source.max_num_iterations))
+        override(config.pipeline, "model.adapt_from", source.get_base_dir())
+    on_step = told("training", config.max_num_iterations)
+    if row.together:
+        seconds = trained_once(config, on_step)
+        run = load_run(config.get_base_dir())
+    else:
+        run, seconds = train(config, on_step)
+        if row.adapt == 0:  # zero-shot training reads no label, not even those that it is scored with
+            run = load_run(config.get_base_dir())
+    scene = plan.scenes.index(plan.scene)
     result = {
         "train_seconds": seconds,
         "machine": describe(run.model.device),
         "method": config.method_name,
-        "scores": scores,
+        "scores": score(run, row, scene, plan.views, lambda done, total: progress("scoring", done, total)),
     }
-    if not keep:
+    if not keep and not row.together:
         shutil.rmtree(config.get_base_dir(), ignore_errors=True)
     return result
-
-
-def score(run: Run, plan: Plan, progress: Progress) -> dict[str, dict[str, dict[str, float]]]:
-    """Scores of a trained row's held-out views, by protocol and method."""
-    dataset: Any = run.pipeline.datamanager.eval_dataset
-    train_set: Any = run.pipeline.datamanager.train_dataset
-    times = np.asarray(train_set.scenes[0].distinct_times)
-    views = range(len(dataset)) if plan.views is None else evenly_spaced(len(dataset), plan.views)
-    names, foreground = run.model.class_names, run.model.get_buffer("foreground").tolist()
-    unlabelled = {spec: _unlabelled_times(spec, len(times)) for spec in plan.row.scored_as}
-    carrying = LabelCarrying(run) if plan.row.baselines else None
-    tables: dict[str, dict[str, TaskScores]] = {spec: {} for spec in plan.row.scored_as}
-    for done, index in enumerate(views):
-        camera = dataset.cameras[index : index + 1]
-        time = int(np.abs(times - float(camera.times.reshape(-1)[0])).argmin())
-        truth = dataset.label_image(index)
-        outputs = run.render(camera)
-        found = {"model": outputs["label"][..., 0].numpy().astype(np.uint8)}
-        if carrying is not None:
-            found["flow_2d"] = carrying.carried(camera, outputs["depth"])
-            found["warped"] = carrying.warped(camera, outputs["depth"])
-        found |= _copy(train_set, camera)
-        for spec, allowed in unlabelled.items():
-            if time in allowed:
-                for method, labels in found.items():
-                    tables[spec].setdefault(method, TaskScores(names, foreground)).add(labels, truth)
-        progress("scoring", done + 1, len(views))
-    return {spec: {method: table.result() for method, table in methods.items()} for spec, methods in tables.items()}
-
-
-def _unlabelled_times(spec: str, count: int) -> set[int]:
-    """The times on which a protocol is scored: those without labels, or all where all have some."""
-    times = set(range(count))
-    return times - set(labelled_frames(spec, count)) or times
-
-
-def _copy(train_set: Any, camera: Any) -> dict[str, np.ndarray]:
-    """The labels of the labelled training frame of the nearest time, shown in place of a rendering."""
-    labelled = np.array([frame.labels is not None for frame in train_set.frames])
-    if not labelled.any():
-        return {}
-    gap = np.abs(train_set.cameras.times[:, 0].numpy() - float(camera.times.reshape(-1)[0]))
-    frame = int(np.where(labelled, gap, np.inf).argmin())
-    return {"copy": fill_holes(train_set.label_image(frame))}

@@ -11,10 +11,11 @@ import tyro
 
 @dataclass
 class Tasks:
-    """Measure completion, tracking, scribbles and adaptation, each beside its baselines in the same run.
+    """Measure completion, tracking, scribbles, two scenes in one model and adaptation, each beside its baselines.
 
     Every run is one JSON file. What is there already is not made again, so an interrupted measurement goes on where it
-    was. Without scenes, built-in ones are made: one to measure on, two to adapt from.
+    was. Without scenes, built-in ones are made: one to measure on, two to adapt from. The second scene of a model of
+    two is the next one in `scenes`, or the first source.
     """
 
     scenes: list[Path] = field(default_factory=list)
@@ -22,17 +23,17 @@ class Tasks:
     sources: list[Path] = field(default_factory=list)
     """Scenes that adaptations start from, with the same class names."""
     only: list[str] = field(default_factory=list)
-    """Keep the rows whose names hold one of these words, such as completion, tracking-25, adaptation."""
+    """Keep the rows whose names hold one of these words, such as completion, tracking-25, two-scenes, adaptation."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Seeds of training."""
     steps: int = 2000
-    """Training steps; in adaptations those without labels, before those with."""
+    """Training steps for each scene; in adaptations those without labels, before those with."""
     source_steps: int | None = None
     """Steps of the run that adaptations start from; by default `steps`."""
     scale: int = 1
     """Downscale factor of the images."""
     views: int | None = None
-    """Score this many held-out views, evenly spread, instead of all."""
+    """Score this many held-out views for each protocol, evenly spread, instead of all."""
     size: str = "240x135"
     """Image size of the built-in scenes."""
     only_list: Annotated[bool, tyro.conf.arg(name="list")] = False
@@ -57,24 +58,41 @@ class Tasks:
         if min(self.steps, source_steps, self.scale, self.views or 1) < 1:
             raise ValueError("--steps, --source-steps, --scale and --views must be at least 1")
         rows = chosen_rows(self.only)
-        folder = self.out / "scenes" / self.size
+        folder = tasks.built_in_folder(self.out) / self.size
         target, made = tasks.BUILT_IN_NAMES
         scenes = self.scenes or [folder / target]
         sources = tuple(self.sources or [folder / name for name in made])
         records = Records(self.results)
         plans = [
-            tasks.Plan(row, scene, seed, sources, self.steps, source_steps, self.scale, self.views, self.out)
-            for scene in scenes
+            tasks.Plan(
+                row,
+                scene,
+                seed,
+                sources,
+                self.steps,
+                source_steps,
+                self.scale,
+                self.views,
+                self.out,
+                scenes[(number + 1) % len(scenes)] if len(scenes) > 1 else sources[0],
+            )
+            for number, scene in enumerate(scenes)
             for seed in self.seeds
             for row in rows
         ]
-        left = [plan for plan in plans if records.find(plan.key, self.any_commit) is None]
-        if self.only_list:
-            for plan in plans:
-                print(f"{plan.title}: {'to do' if plan in left else 'measured'}")
-            return
-        if left and (not self.scenes or not self.sources):
+        open_plans = [plan for plan in plans if records.find(plan.key, self.any_commit) is None]
+        if open_plans and not self.only_list and not (self.scenes and self.sources):
             tasks.make_built_in_scenes(folder, self.size)
+        left = []
+        for plan in plans:
+            reason = plan.reason_not_to() if plan in open_plans else None
+            if plan in open_plans and reason is None:
+                left.append(plan)
+            if self.only_list or reason:
+                state = f"not measured: {reason}" if reason else "to do" if plan in left else "measured"
+                print(f"{plan.title}: {state}")
+        if self.only_list:
+            return
         for plan in left:
             plan.config()  # a wrong setting is found before the first hour of training
         for number, plan in enumerate(left):

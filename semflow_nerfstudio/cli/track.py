@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 
@@ -34,6 +33,7 @@ class Track:
     def main(self) -> None:
         """Follow, write, and print where; with --score also the table."""
         from semflow_nerfstudio.cli.report import finite, print_scores, write_json
+        from semflow_nerfstudio.data.multi_scene import scene_folder
         from semflow_nerfstudio.runs import load_run
         from semflow_nerfstudio.tracking.files import read_points, write_tracks
         from semflow_nerfstudio.tracking.points import grid_queries
@@ -51,8 +51,9 @@ class Track:
         elif self.grid is not None:
             queries = grid_queries(self.grid, self.frame, *tracker.image_size)
         else:
-            parser: Any = run.pipeline.datamanager.config.dataparser  # type: ignore[attr-defined]
-            truth = read_true_tracks(parser.data)
+            number = list(run.model.scenes).index(tracker.name)
+            parser = run.pipeline.datamanager.config.dataparser  # type: ignore[attr-defined]
+            truth = read_true_tracks(scene_folder(parser, number))
             queries = truth.queries(tracker.image_size)
         tracks = track_points(run, queries, self.camera, self.scene)
         out = self.out or run.config.get_base_dir() / "tracks"

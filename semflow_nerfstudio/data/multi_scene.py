@@ -63,6 +63,13 @@ def scene_paths(data: Path, scenes: Sequence[str]) -> list[Path]:
     return paths
 
 
+def scene_folder(config: Any, number: int = 0) -> Path:
+    """Folder of one of the scenes that a parser's configuration names; any parser of nerfstudio has `data`."""
+    scenes, data = getattr(config, "scenes", ()), Path(config.data)
+    path = scene_paths(data, scenes)[number] if scenes else data
+    return path if path.is_dir() else path.parent
+
+
 def scene_names(paths: Sequence[Path]) -> list[str]:
     """Names of scenes, by their folders; folders of one name get the names of those above them in front.
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from semflow_nerfstudio.benchmarking.task_rows import chosen_rows, rows
-from semflow_nerfstudio.benchmarking.task_tables import TABLES, adaptation_table, few_labels_table
-from semflow_nerfstudio.benchmarking.tasks import Plan
+from semflow_nerfstudio.benchmarking.task_scoring import protocol_views
+from semflow_nerfstudio.benchmarking.task_tables import TABLES, adaptation_table, few_labels_table, two_scenes_table
+from semflow_nerfstudio.benchmarking.task_targets import target_table
+from semflow_nerfstudio.benchmarking.tasks import Plan, built_in_folder
 from semflow_nerfstudio.data.protocols import NAMED_PROTOCOLS
 
 
 def plan(row, **changes) -> Plan:
     settings = {"scene": Path("a/Alley"), "seed": 0, "sources": (Path("s/One"), Path("s/Two")), "steps": 10}
     settings |= {"source_steps": 10, "scale": 1, "views": None, "out": Path("out")}
+    settings["partner"] = Path("b/Bridge")
     return Plan(row, **(settings | changes))
 
 
@@ -25,15 +31,38 @@ def test_rows_have_names_and_settings_of_their_own() -> None:
         assert {spec, f"{spec}-no-flow-features", f"{spec}-no-propagation"} <= {row.name for row in every}
     (first, *_) = every
     assert plan(first).key.fingerprint != plan(first, scale=2).key.fingerprint
-    assert plan(first).key.fingerprint == plan(first, sources=()).key.fingerprint, "sources matter to adaptations only"
+    assert plan(first).key.fingerprint == plan(first, sources=(), partner=None).key.fingerprint, "they do not matter"
+
+
+def test_built_in_scenes_of_another_size_are_other_runs() -> None:
+    full, adapted = (next(row for row in rows() if row.name == name) for name in ("full", "adaptation-100"))
+    one, other = (built_in_folder(Path("out")) / size / "target" for size in ("240x135", "96x54"))
+    assert plan(full, scene=one).key.fingerprint == plan(full, scene=Path("anywhere/target")).key.fingerprint
+    assert plan(full, scene=other).key.fingerprint != plan(full, scene=one).key.fingerprint
+    assert plan(adapted, sources=(other,)).key.fingerprint != plan(adapted, sources=(one,)).key.fingerprint
+    assert plan(full, sources=(other,)).key.fingerprint == plan(full, sources=(one,)).key.fingerprint
+
+
+def test_two_scenes_share_a_run_whichever_is_scored() -> None:
+    (row,) = chosen_rows(["two-scenes"])
+    one, other = plan(row), plan(row, scene=Path("b/Bridge"), partner=Path("a/Alley"))
+    assert one.key.fingerprint != other.key.fingerprint and one.key.scene == "Alley" and other.key.scene == "Bridge"
+    assert one.config().get_base_dir() == other.config().get_base_dir() != plan(row, seed=1).config().get_base_dir()
+    assert one.config().get_base_dir() != plan(row, scene=Path("c/Alley")).config().get_base_dir()
+    alone, model = plan(rows()[0]).config().pipeline.model, one.config().pipeline.model
+    assert model.static_steps == 2 * alone.static_steps  # type: ignore[attr-defined]
+    assert [Path(scene).name for scene in parser_of(one).scenes] == ["Alley", "Bridge"]
+
+
+def parser_of(plan: Plan):
+    return plan.config().pipeline.datamanager.dataparser  # type: ignore[attr-defined]
 
 
 def test_rows_configure_what_they_say() -> None:
     for row in rows():
-        config = plan(row).config()
-        parser = config.pipeline.datamanager.dataparser  # type: ignore[attr-defined]
-        assert parser.data == Path("a/Alley") and parser.labelled_frames == row.labels
-        assert config.max_num_iterations == 10 + (row.adapt or 0)
+        config, parser = plan(row).config(), parser_of(plan(row))
+        assert parser.data == Path("a" if row.together else "a/Alley") and parser.labelled_frames == row.labels
+        assert config.max_num_iterations == (20 if row.together else 10) + (row.adapt or 0)
         model = config.pipeline.model
         assert model.render.flow_features == ("no-flow-features" not in row.name)  # type: ignore[attr-defined]
 
@@ -48,12 +77,40 @@ def test_rows_are_chosen_by_name() -> None:
         chosen_rows(["trakcing"])
 
 
-def record(row: str, protocol: str, seed: int = 0, **methods: float) -> dict:
+def test_protocols_are_scored_on_the_same_views_whatever_was_trained_on() -> None:
+    """A run that evaluates all times, and one that evaluates the unlabelled ones, show the same views of a protocol."""
+    clip = SimpleNamespace(scenes=[SimpleNamespace(distinct_times=np.arange(4) / 3) for _ in range(2)])
+
+    def views(*frames: tuple[int, int]) -> SimpleNamespace:
+        """A data set of views of (scene, time)."""
+        times = torch.tensor([[time / 3] for _, time in frames])
+        return SimpleNamespace(
+            frames=[SimpleNamespace(scene=s) for s, _ in frames], cameras=SimpleNamespace(times=times)
+        )
+
+    every = [(scene, time) for scene in (0, 1) for time in range(4) for _ in range(5)]
+    late = [view for view in every if view[1] >= 2]
+    for count in (None, 3, 100):
+        of_all = protocol_views(views(*every), clip, 1, "tracking-50", count)
+        of_late = protocol_views(views(*late), clip, 1, "tracking-50", count)
+        assert [every[k] for k in of_all] == [late[k] for k in of_late] and len(of_all) == min(count or 100, 10)
+        assert {every[k] for k in of_all} == {(1, 2), (1, 3)}
+        copies = [[k % 5 for k in chosen] for chosen in (of_all, of_late)]
+        assert copies[0] == copies[1]
+    assert protocol_views(views(*every), clip, 0, "all", None) == list(range(20))
+    assert protocol_views(views((0, 0)), clip, 0, "tracking-50", 3) == []
+
+
+def record(
+    row: str, protocol: str, seed: int = 0, moving: float = 0.5, settings: dict | None = None, **methods
+) -> dict:
     return {
         "configuration": row,
         "scene": "Alley",
         "seed": seed,
-        "scores": {protocol: {method: {"miou": miou, "J": None} for method, miou in methods.items()}},
+        "measured": "2030-01-02",
+        "overrides": {"scale": 2, "steps": 10, "views": None} | (settings or {}),
+        "scores": {protocol: {method: {"miou": v, "miou_moving": moving, "J": None} for method, v in methods.items()}},
     }
 
 
@@ -62,7 +119,7 @@ def test_tables_hold_means_over_seeds_beside_baselines() -> None:
         record("completion-25", "completion-25", 0, model=0.8, flow_2d=0.5),
         record("completion-25", "completion-25", 1, model=0.9, flow_2d=0.7),
         record("full", "completion-25", 0, model=0.95),
-        record("full", "tracking-25", 0, model=0.94),
+        record("full", "tracking-25", 1, model=0.94),
         record("adaptation-100", "all", 0, model=0.6, copy=0.2),
         record("adaptation-100-scratch", "all", 0, model=0.4),
         record("adaptation-0", "all", 0, model=0.3),
@@ -77,6 +134,56 @@ def test_tables_hold_means_over_seeds_beside_baselines() -> None:
     adapted = adaptation_table(records).splitlines()[2:]
     assert [line.split(" | ")[1] for line in adapted] == ["-", "0", "100", "100"]
     assert "0.600" in adapted[2] and "0.400" in adapted[3]
+
+
+def test_figures_that_cannot_be_compared_are_kept_apart() -> None:
+    """Other sizes, steps and views are other lines; of runs made twice the later one counts."""
+    again = record("completion-25", "completion-25", model=0.9) | {"measured": "2030-01-03"}
+    settings = {"scale": 0.2, "steps": 0.3, "views": 0.4}
+    other = [record("completion-25", "completion-25", model=v, settings={k: 4}) for k, v in settings.items()]
+    lines = few_labels_table([again, record("completion-25", "completion-25", model=0.1), *other]).splitlines()[2:]
+    assert {tuple(line.split(" | ")[k] for k in (0, 4)) for line in lines} == {
+        ("| Alley 1/2, 10 steps", "0.900"),
+        ("| Alley 1/4, 10 steps", "0.200"),
+        ("| Alley 1/2, 4 steps", "0.300"),
+        ("| Alley 1/2, 10 steps, 4 views", "0.400"),
+    }
+
+
+def test_two_scenes_stand_beside_one_alone() -> None:
+    both = {"together": ["Alley", "Bridge"]}
+    records = [record("full", "all", model=0.9), record("two-scenes", "all", settings=both, model=0.88)]
+    lines = two_scenes_table(records).splitlines()[2:]
+    assert [line.split(" | ")[1:5] for line in lines] == [
+        ["it alone", "-", "1", "0.900"],
+        ["two scenes", "Bridge", "1", "0.880"],
+    ]
+
+
+def test_targets_say_what_is_met() -> None:
+    records = [
+        record("full", "tracking-25", 0, moving=0.8, model=0.9),
+        record("tracking-25", "tracking-25", 0, moving=0.4, model=0.79),
+        record("full", "all", 1, moving=0.5, model=0.9),
+        record("two-scenes", "all", moving=0.49, settings={"together": ["Alley", "Bridge"]}, model=0.88),
+        record("adaptation-0", "all", model=0.3),
+        record("adaptation-100", "all", model=0.5, copy=0.2),
+        record("adaptation-100-scratch", "all", model=0.46),
+        record("adaptation-500", "all", model=0.57),
+        record("adaptation-2000", "all", model=0.6),
+    ]
+    records[1]["scores"]["tracking-25"]["flow_2d"] = {"miou_moving": 0.2}
+    lines = [line.strip("| ").split(" | ")[1:] for line in target_table(records).splitlines()[2:]]
+    assert lines == [
+        ["tracking-25", "mIoU below all labels", "0.110", "at most 0.12", "yes"],
+        ["tracking-25", "share of all labels' moving mIoU", "0.500", "at least 0.55", "no"],
+        ["tracking-25", "moving mIoU above labels along 2-D flow", "0.200", "at least 0.15", "yes"],
+        ["two-scenes", "mIoU below all labels", "0.020", "at most 0.01", "no"],
+        ["two-scenes", "share of all labels' moving mIoU", "0.980", "at least 0.97", "yes"],
+        ["adaptation-0", "mIoU above copied labels", "0.100", "above 0", "yes"],
+        ["adaptation-100", "mIoU above scratch", "0.040", "at least 0.05", "no"],
+        ["adaptation-500", "share of the mIoU after 2000", "0.950", "at least 0.95", "yes"],
+    ]
 
 
 def test_tables_without_results_are_heads() -> None:

@@ -20,7 +20,7 @@ from semflow_nerfstudio.data.labels import (
     make_class_table,
     merge_class_tables,
 )
-from semflow_nerfstudio.data.multi_scene import scene_names, scene_paths
+from semflow_nerfstudio.data.multi_scene import scene_folder, scene_names, scene_paths
 from semflow_nerfstudio.data.transforms import SemFlowDataParserConfig
 
 
@@ -100,6 +100,22 @@ def test_scenes_are_names_or_paths(tmp_path: Path) -> None:
         scene_paths(tmp_path / "root", ["A", "C"])
     with pytest.raises(SceneDataError, match="listed 2 times"):
         scene_paths(tmp_path / "root", ["A", str(tmp_path / "root/A")])
+
+
+def test_folder_of_a_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one scene or several, a folder or a transforms file in it, in `data` or anywhere."""
+    for name in ("data/A", "other/B"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "transforms.json").touch()
+    monkeypatch.chdir(tmp_path)
+    alone = SemFlowDataParserConfig(data=tmp_path / "data/A/transforms.json")
+    assert scene_folder(alone) == scene_folder(DynamicSceneDataParserConfig(data=tmp_path / "data/A"))
+    several = SemFlowDataParserConfig(
+        data=Path("data"), scenes=("A", "other/B", str(tmp_path / "data/A/transforms.json"))
+    )
+    assert [scene_folder(several, k).resolve() for k in range(3)] == [
+        tmp_path / n for n in ("data/A", "other/B", "data/A")
+    ]
 
 
 def test_scenes_of_one_name_are_told_apart() -> None:

@@ -16,6 +16,9 @@ from several_scenes import MERGED
 from tiny_runs import TrainedRun, dataset_of, model_of, parameters, render, set_up, tiny_config, tiny_model, train
 from tiny_scenes import COLORS, save_image, write_dynamic_scene
 
+from semflow_nerfstudio.completion import complete
+from semflow_nerfstudio.data.labels import read_label_map
+from semflow_nerfstudio.data.modalities import decode_labels
 from semflow_nerfstudio.runs import evaluate, load_run
 from semflow_nerfstudio.training.adaptation import read_shared
 
@@ -157,6 +160,13 @@ def test_zero_shot_reads_no_label(
     assert np.isfinite(evaluate(run, [0])["miou"])
     gone = load_run(results["gone"].base_dir)
     assert torch.equal(render(gone)["semantics"], render(run)["semantics"])
+
+    # The labels that it hands back are of the classes that it came with, in the layout of its scene.
+    files = complete(gone, tmp_path / "completed")
+    table = read_label_map(tmp_path / "completed/labelmap.txt", tmp_path / "completed/foreground_object.txt")
+    assert table.names == MERGED and str(files[0].name) == "SegmentationClass_train/000.png"
+    shown = render(gone, "train")["label"][..., 0].numpy()
+    np.testing.assert_array_equal(decode_labels(tmp_path / "completed" / files[0].name, table), shown)
 
 
 def test_what_does_not_fit_is_refused(scene: Path, run_of_two: TrainedRun, tmp_path: Path) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny_runs import FRAMES, HEIGHT, WIDTH, TrainedRun, forget_writers, shrink, tiny_model
+from tiny_runs import FRAMES, HEIGHT, WIDTH, TrainedRun, forget_writers, shrink, tiny_model, without
 
 from semflow_nerfstudio.benchmarking import tasks
+from semflow_nerfstudio.benchmarking.records import read_record
 from semflow_nerfstudio.cli import main
 from semflow_nerfstudio.configs.methods import lite
 from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
@@ -73,6 +75,30 @@ def test_adaptation(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(list((tmp_path / "out").rglob("done"))) == 2
 
 
+def test_zero_shot_is_scored_though_its_training_reads_no_label(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The labels of the evaluation's views are read after training; those of the training frames never."""
+    target = without(scene, tmp_path / "target", "SegmentationClass_train")
+    command = f"--only adaptation-0 --steps 2 --views 2 --results {tmp_path}/results --out {tmp_path}/out --sources"
+    bench(monkeypatch, command, scene, "--scenes", target)
+    (content,) = (json.loads(path.read_text()) for path in (tmp_path / "results").glob("*.json"))
+    (scores,) = content["scores"]["all"].items()
+    assert scores[0] == "model" and scores[1]["views"] == 2 and 0 <= scores[1]["miou"] <= 1
+
+
+def test_two_scenes_in_one_model(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One training, in which each scene is scored on its own views, of its own size and length."""
+    options = f"--only two-scenes --steps 2 --views 3 --results {tmp_path}/results --out {tmp_path}/out --scenes"
+    bench(monkeypatch, options, scenes / "A", scenes / "B")
+    found = {content["scene"]: content for content in map(read_record, (tmp_path / "results").glob("*.json"))}
+    assert set(found) == {"A", "B"} and len(list((tmp_path / "out").rglob("done"))) == 1
+    assert len({content["train_seconds"] for content in found.values()}) == 1
+    for content in found.values():
+        model, copy = (content["scores"]["all"][method] for method in ("model", "copy"))
+        assert model["views"] == copy["views"] == 3 and 0 <= model["miou"] <= 1
+
+
 def shorter(config):
     """The plan's configuration with one step in place of a hundred with labels."""
 
@@ -119,3 +145,20 @@ def test_labels_follow_depth_into_another_camera(tiny_run: TrainedRun) -> None:
     seen = inside & ((z / carrying._depth[0][line, column] - 1).abs() < 0.04)
     assert seen.float().mean() > 0.5 and (line[seen] != torch.arange(height)[:, None].expand(height, width)[seen]).any()
     assert torch.equal(taken[seen], source[line[seen], column[seen]])
+
+
+def test_scenes_whose_classes_contradict_are_not_measured_together(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The reason names both class tables; everything else is measured."""
+    other = Path(shutil.copytree(scene, tmp_path / "other"))
+    table = other / "labelmap.txt"
+    table.write_text(table.read_text().replace("person:216,", "person:215,"))
+    options = (
+        f"--only two-scenes full-no --steps 1 --views 1 --results {tmp_path}/results --out {tmp_path}/out --scenes"
+    )
+    bench(monkeypatch, options, scene, "--sources", other)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"two-scenes on scene, seed 0: not measured: {table} and {scene / 'labelmap.txt'} give class" in printed
+    (found,) = map(read_record, (tmp_path / "results").glob("*.json"))
+    assert found["configuration"] == "full-no-flow-features"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from nerfstudio.scripts import render as ns_render
 from nerfstudio.scripts.eval import ComputePSNR
 from nerfstudio.utils import install_checks
 from PIL import Image
-from several_scenes import MERGED, SIZES
+from several_scenes import FRAMES, MERGED, SIZES
 from tiny_runs import (
     STEPS,
     TrainedRun,
@@ -25,11 +26,16 @@ from tiny_runs import (
     set_up,
     tiny_config,
     train,
+    without,
 )
 from viewer_session import watched
 
 from semflow_nerfstudio.cli import main
+from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
+from semflow_nerfstudio.data.labels import read_label_map
+from semflow_nerfstudio.data.modalities import decode_labels
+from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
 from semflow_nerfstudio.runs import Run, evaluate, load_run
 from semflow_nerfstudio.scene_outputs import SceneOutputs
 from semflow_nerfstudio.selection import read_selection, write_selection
@@ -294,3 +300,25 @@ def test_a_run_knows_its_classes_without_the_class_table(run: Run, scenes: Path,
     assert without.model.class_names == MERGED
     for loaded in (after, without):
         assert torch.equal(loaded.render(cameras)["semantics"], picture["semantics"])
+
+
+# ---------------------------------------------------------------- completing and tracking one of them
+
+
+def test_labels_of_a_scene_without_any_and_tracks_of_one(scene: Path, scenes: Path, tmp_path: Path) -> None:
+    """A scene without labels gets those of the others' classes; exact tracks are looked for in the scene's folder."""
+    bare = without(scenes / "B", tmp_path / "B", "SegmentationClass_train", "multiview_GT_semantic", "*.txt")
+    data = DynamicSceneDataParserConfig(data=tmp_path, scenes=(str(bare), str(scenes / "A"), str(scene)))
+    with pytest.raises(SceneDataError, match=r"give class 'person'"):  # of other colours
+        set_up(tiny_config(data, tmp_path / "runs"))
+    made = make_scene(tmp_path / "made", SceneOptions(frames=3, size="24x16", rig_cameras=3))
+    run = train(tiny_config(replace(data, scenes=(str(bare), str(made))), tmp_path / "runs", steps=3)).base_dir
+    semflow("complete", run, tmp_path / "completed", "--scene", "B")
+    files = sorted((tmp_path / "completed/SegmentationClass_train").iterdir())
+    table = read_label_map(tmp_path / "completed/labelmap.txt", tmp_path / "completed/foreground_object.txt")
+    assert len(files) == FRAMES["B"] and table.names == read_label_map(made / "labelmap.txt").names
+    assert decode_labels(files[0], table).shape[::-1] == SIZES["B"]
+    semflow("track", run, "--scene", "made", "--score", "--out", tmp_path / "tracks")
+    assert {"average_jaccard", "moving_average_jaccard"} <= json.loads((tmp_path / "tracks.json").read_text()).keys()
+    with pytest.raises(SystemExit):
+        semflow("track", run, "--scene", "B", "--score", "--out", tmp_path / "tracks")
