@@ -52,13 +52,17 @@ def rows() -> list[Row]:
 
 
 def chosen_rows(only: list[str]) -> list[Row]:
-    """Rows whose names hold one of the words; all where there is none.
+    """Rows whose names hold one of the words, or are a word that begins with "="; all where there is none.
 
     Raises:
         ValueError: a word is in no name.
     """
+
+    def chooses(word: str, row: Row) -> bool:
+        return row.name == word[1:] if word.startswith("=") else word in row.name
+
     everything = rows()
     for word in only:
-        if not any(word in row.name for row in everything):
+        if not any(chooses(word, row) for row in everything):
             raise ValueError(f"--only {word} names no row: use parts of {', '.join(row.name for row in everything)}")
-    return [row for row in everything if not only or any(word in row.name for word in only)]
+    return [row for row in everything if not only or any(chooses(word, row) for word in only)]

@@ -73,6 +73,9 @@ def test_rows_are_chosen_by_name() -> None:
         "tracking-50-no-flow-features",
         "tracking-50-no-propagation",
     }
+    assert [row.name for row in chosen_rows(["=tracking-50", "=full"])] == ["full", "tracking-50"]
+    with pytest.raises(ValueError, match="--only =tracking"):
+        chosen_rows(["=tracking"])
     with pytest.raises(ValueError, match="--only trakcing"):
         chosen_rows(["trakcing"])
 
