@@ -23,7 +23,8 @@ class Tasks:
     sources: list[Path] = field(default_factory=list)
     """Scenes that adaptations start from, with the same class names."""
     only: list[str] = field(default_factory=list)
-    """Keep the rows whose names hold one of these words, such as completion, tracking-25, two-scenes, adaptation. "=NAME" keeps that row alone."""
+    """Keep the rows whose names hold one of these words, such as completion, tracking-25, two-scenes, adaptation.
+    "=NAME" keeps that row alone."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Seeds of training."""
     steps: int = 2000
