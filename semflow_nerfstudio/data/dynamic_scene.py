@@ -15,7 +15,7 @@ from nerfstudio.data.scene_box import SceneBox
 
 from semflow_nerfstudio.data import scene_units
 from semflow_nerfstudio.data.checks import SceneDataError
-from semflow_nerfstudio.data.layout import LLFFCameras, SceneFolder, read_scene_folder
+from semflow_nerfstudio.data.layout import LLFFCameras, SceneFolder, TestView, read_scene_folder
 from semflow_nerfstudio.data.modalities import downscaled_size
 from semflow_nerfstudio.data.multi_scene import SceneParsers
 from semflow_nerfstudio.data.parser_outputs import make_semantics, report_modalities, say
@@ -47,7 +47,7 @@ class DynamicSceneDataParserConfig(SavedConfig, DataParserConfig):
     """Evaluate on: all-views (every camera at every time minus the training images; with partial labels only the times
     without labels), dynnerf (the first camera at all times), train-holdout (training frames held out at an interval),
     label-holdout (the training frames whose labels are withheld; their colours are trained on).
-    A scene without multiview_GT/ is always evaluated on held-out training frames."""
+    A scene without test views that are no training images is always evaluated on held-out training frames."""
     holdout_interval: int = 6
     """Of this many consecutive training frames, train-holdout keeps the middle one for evaluation."""
     include_training_views: bool = False
@@ -158,9 +158,18 @@ class DynamicSceneDataParser(DataParser):
         training, _ = self._split(scene)
         flows = sum((view.time > 0) + (view.time < len(scene.images) - 1) for view in training)
         report_modalities(str(self.config.data), [view.record for view in training], flows)
-        if not scene.test_views and self.config.eval_protocol not in ("train-holdout", "label-holdout"):
+        if not self._novel_views(scene) and self.config.eval_protocol not in ("train-holdout", "label-holdout"):
             kept = "frames that are held out" if len(training) < len(scene.images) else "the training frames themselves"
-            say(f"{self.config.data} has no multiview_GT/: evaluation uses {kept}.")
+            lacks = "nothing but training images in" if scene.test_views else "no"
+            say(f"{self.config.data} has {lacks} multiview_GT/: evaluation uses {kept}.")
+
+    def _novel_views(self, scene: SceneFolder) -> list[TestView]:
+        """The test views that are no training images, or all of them where that is asked for."""
+        return [
+            view
+            for view in scene.test_views
+            if self.config.include_training_views or not scene.cameras.same_camera(view.camera, view.time)
+        ]
 
     def _split(self, scene: SceneFolder) -> tuple[list[_View], list[_View]]:
         """Training and evaluation views. Labels of training frames that may not be used are dropped here."""
@@ -177,6 +186,7 @@ class DynamicSceneDataParser(DataParser):
         ]
         held_out: list[int] = []
         evaluation: list[_View] = []
+        novel = self._novel_views(scene)
         if config.eval_protocol == "label-holdout":
             evaluation = [view for view in frames if view.frame not in labelled]
             if not evaluation:
@@ -184,18 +194,17 @@ class DynamicSceneDataParser(DataParser):
                     f"--eval-protocol label-holdout has nothing to evaluate in {config.data}: withhold labels with "
                     "--labelled-frames."
                 )
-        elif config.eval_protocol == "train-holdout" or not scene.test_views:
+        elif config.eval_protocol == "train-holdout" or not novel:
             held_out = held_out_frames(count, config.holdout_interval)
             evaluation = [frames[k] for k in held_out or range(count)]
         else:
             times = set(range(count)) - labelled
-            for view in scene.test_views:
+            for view in novel:
                 if config.eval_protocol == "dynnerf":
                     wanted = view.camera == 0
                 else:
                     wanted = not times or view.time in times
-                trained = scene.cameras.same_camera(view.camera, view.time)
-                if wanted and (config.include_training_views or not trained):
+                if wanted:
                     evaluation.append(
                         _View(view.image, FrameRecord(labels=view.labels), view.camera, view.time, frame=None)
                     )

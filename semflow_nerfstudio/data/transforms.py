@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -142,6 +144,8 @@ class SemFlowDataParser(Nerfstudio):
         images = set(self._parent_outputs("train").image_filenames)
         indices = [index for index, frame in enumerate(file.frames) if frame.image in images]
         frames = self._without_hidden_labels(file, [file.frames[index] for index in indices])
+        if "eval_mode" in self._split_of_short_clips():
+            say(f"{file.path} leaves no frame for evaluation: it uses the training frames themselves.")
         everything = list(range(len(file.frames)))
         flows = sum(int((_neighbours(file, everything, indices, step) >= 0).sum()) for step in (1, -1))
         report_modalities(str(file.path), [frame.record for frame in frames], flows)
@@ -150,17 +154,31 @@ class SemFlowDataParser(Nerfstudio):
         """nerfstudio's outputs at full size: its own downscaling wants folders of smaller images."""
         if split not in self._parent:
             factor, self.downscale_factor = self.downscale_factor, 1
-            scaling, self.config.auto_scale_poses = self.config.auto_scale_poses, self._scales_by_positions()
+            own = self.config
+            self.config = replace(own, auto_scale_poses=self._scales_by_positions(), **self._split_of_short_clips())
             try:
                 self._parent[split] = super()._generate_dataparser_outputs(split)
             finally:
-                self.downscale_factor, self.config.auto_scale_poses = factor, scaling
+                self.downscale_factor, self.config = factor, own
             if not self._parent[split].image_filenames:
                 raise SceneDataError(
                     f"{self.config.data} has too few frames for a {split} split: change --train-split-fraction or use "
                     "--eval-mode interval or all."
                 )
         return self._parent[split]
+
+    def _split_of_short_clips(self) -> dict[str, Any]:
+        """nerfstudio's split options, changed where its fraction would leave no frame for evaluation.
+
+        Then the last but one is held out; of one or two frames, or where all are wanted for training, none.
+        """
+        file, config = self._transforms(), self.config
+        count, share = len(file.frames), config.train_split_fraction
+        if config.eval_mode != "fraction" or math.ceil(count * share) < count or "train_filenames" in file.meta:
+            return {}
+        if share < 1 and count >= 3:
+            return {"train_split_fraction": (count - 1.5) / count}  # nerfstudio rounds up
+        return {"eval_mode": "all"}
 
     def _scales_by_positions(self) -> bool:
         """nerfstudio's option, off where all cameras stand in one place: it would divide by zero."""

@@ -19,7 +19,7 @@ from semflow_nerfstudio.process.labels.importer import read_labels_of
 from semflow_nerfstudio.process.labels.step import Show, earlier_source, labels_step
 from semflow_nerfstudio.process.optical_flow import DIS, RAFT, Flows, flow_method, make_flows, read_rgb
 from semflow_nerfstudio.process.pose_check import PoseCheck, check_poses
-from semflow_nerfstudio.process.poses.colmap import colmap_poses, load_pycolmap
+from semflow_nerfstudio.process.poses.colmap import colmap_poses, find_colmap
 from semflow_nerfstudio.process.poses.files import file_poses, find_file
 from semflow_nerfstudio.process.poses.static import WARNING, static_poses
 from semflow_nerfstudio.process.poses.track import PoseTrack
@@ -83,7 +83,7 @@ def process_scene(
     """
     opened, method = open_source(source), flow_method(options.flow)
     if options.poses == "colmap":
-        load_pycolmap()
+        find_colmap()
     elif options.poses != "static":
         find_file(Path(options.poses))
     if options.disparity is not None and not options.disparity.is_dir():

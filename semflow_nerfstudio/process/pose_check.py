@@ -15,6 +15,8 @@ from semflow_nerfstudio.process.epipolar import MIN_MATCHES, Matches, fit_rigid,
 
 GOOD = 1.0 / 600
 """Error, as a share of the image's diagonal, up to which poses are fine whatever the motion is."""
+FLOW_FACTOR = 2.0
+"""Errors tell against poses only if they are this many times that of the best rigid motion: else the flow errs."""
 MOTION_SHARE, FIT_FACTOR = 0.25, 4.0
 """Poses are wrong, too, if the error is this share of the flow and this many times that of the best rigid motion."""
 STATIC_ERROR = 2.0
@@ -112,7 +114,9 @@ def static_matches(flow: Float32[np.ndarray, "H W 2"], valid: Bool[np.ndarray, "
 def is_bad(error: float, best: float, motion: float, cameras: FrameCameras) -> bool:
     """Whether poses do not fit, from the error in pixels, that of the best rigid motion, and the length of the flow."""
     large = GOOD * float(np.hypot(cameras.width, cameras.height))
-    return error > large or (error > MOTION_SHARE * motion and error > max(FIT_FACTOR * best, 0.25 * large))
+    return error > max(large, FLOW_FACTOR * best) or (
+        error > MOTION_SHARE * motion and error > max(FIT_FACTOR * best, 0.25 * large)
+    )
 
 
 def find_mistake(cameras: FrameCameras, matches: dict[tuple[int, int], Matches], error: float) -> str:

@@ -184,6 +184,16 @@ def test_without_test_views_frames_are_held_out(tmp_path, capsys):
     assert capsys.readouterr().out.count("no multiview_GT/") == 1
 
 
+def test_a_camera_that_stands_still_has_no_other_views(tmp_path, capsys):
+    """The test views of a rig of one camera are the training images: they are no evaluation."""
+    folder = write_dynamic_scene(tmp_path, count=12, test_cameras=1)
+    parser = DynamicSceneDataParserConfig(data=folder).setup()
+    assert len(parser.get_dataparser_outputs("train").image_filenames) == 10
+    assert [path.stem for path in parser.get_dataparser_outputs("val").image_filenames] == ["003", "009"]
+    assert capsys.readouterr().out.count("nothing but training images in multiview_GT/") == 1
+    assert len(parse(folder, "val", include_training_views=True).image_filenames) == 12
+
+
 def test_scene_units_hold_what_the_cameras_see(tmp_path):
     folder = write_dynamic_scene(tmp_path)
     outputs = [parse(folder), parse(folder, "val", downscale_factor=2), parse(folder, eval_protocol="train-holdout")]

@@ -226,12 +226,31 @@ def test_a_json_file_may_be_named(tmp_path):
     assert len(parse(folder / "other.json").image_filenames) == 4
 
 
-def test_too_few_frames_for_a_split(tmp_path):
+@pytest.mark.parametrize(("count", "held_out"), [(1, None), (2, None), (3, 1), (4, 2), (9, 7)])
+def test_short_clips_are_evaluated_too(tmp_path, capsys, count, held_out):
+    """nerfstudio's fraction of 90 % would leave nothing of clips below ten frames."""
+    folder = write_transforms(tmp_path, [float(k) for k in range(count)], count=count, near=1.0, far=6.0)
+    parser = SemFlowDataParserConfig(data=folder).setup()
+    trained, evaluated = (
+        [int(path.stem) for path in parser.get_dataparser_outputs(split).image_filenames] for split in ("train", "val")
+    )
+    everything = list(range(count))
+    assert evaluated == (everything if held_out is None else [held_out])
+    assert trained == [k for k in everything if k != held_out]
+    assert ("the training frames themselves" in capsys.readouterr().out) == (held_out is None)
+
+
+def test_all_frames_may_be_wanted_for_training(tmp_path):
     folder = write_transforms(tmp_path, TIMES)
-    parser = SemFlowDataParserConfig(data=folder, train_split_fraction=1.0, eval_mode="fraction").setup()
-    parser.get_dataparser_outputs("train")
-    with pytest.raises(SceneDataError, match=r"too few frames for a val split.*--eval-mode"):
-        parser.get_dataparser_outputs("val")
+    parser = SemFlowDataParserConfig(data=folder, train_split_fraction=1.0).setup()
+    assert [len(parser.get_dataparser_outputs(split).image_filenames) for split in ("train", "val")] == [4, 4]
+
+
+def test_too_few_frames_for_a_split(tmp_path):
+    folder = write_transforms(tmp_path, [0.0], count=1, near=1.0, far=6.0)
+    parser = SemFlowDataParserConfig(data=folder, eval_mode="interval").setup()
+    with pytest.raises(SceneDataError, match=r"too few frames for a train split.*--eval-mode"):
+        parser.get_dataparser_outputs("train")
 
 
 def test_schema_describes_what_the_parser_reads(tmp_path):

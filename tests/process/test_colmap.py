@@ -1,5 +1,6 @@
 """COLMAP: on the clip, on models with other camera models, and where it cannot help."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -11,7 +12,7 @@ from processing import make
 from benchmarks.poses import compare
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.process.check import read_transforms_scene
-from semflow_nerfstudio.process.poses.colmap import camera_parameters
+from semflow_nerfstudio.process.poses.colmap_model import camera_parameters
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +64,76 @@ def test_a_scene_without_features_is_one_sentence(tmp_path):
         make(folder, tmp_path / "s", keep_all=True)
 
 
-def test_without_pycolmap_it_is_told_before_any_work(clip, tmp_path, monkeypatch):
+def test_without_colmap_it_is_told_before_any_work(clip, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycolmap", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SceneDataError, match="pip install pycolmap"):
         make(clip / "images", tmp_path / "s")
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.skipif(shutil.which("colmap") is None, reason="the program colmap is not installed")
+def test_the_program_does_where_there_is_no_pycolmap(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    write_folder(tmp_path / "images", 10)
+    summary = make(tmp_path / "images", tmp_path / "s", focal=FOCAL, jobs=1)
+    found = read_transforms_scene(tmp_path / "s")
+    scores = compare(found.cameras.camera_to_worlds.numpy(), poses(len(found.images)))
+    assert "COLMAP (10 of 10" in summary.poses and summary.pose_check.error < 0.25
+    assert scores["step_rotation_degrees_mean"] < 0.3 and scores["translation_share_max"] < 0.05
+    assert found.cameras.intrinsics[0, 0] == pytest.approx(FOCAL, rel=1e-6)
+
+
+def write_program(folder, mapper):
+    """A program `colmap` that notes how it is called, and whose mapper does what is asked for."""
+    program = folder / "colmap"
+    program.write_text(
+        f"""#!{sys.executable}
+import sys
+from pathlib import Path
+command, options = sys.argv[1], dict(zip(sys.argv[2::2], sys.argv[3::2]))
+if "-h" in sys.argv:
+    print("  --FeatureExtraction.use_gpu arg (=1)\\n  --FeatureExtraction.num_threads arg (=-1)")
+else:
+    with open({str(folder / "calls")!r}, "a") as file:
+        print(command, *sys.argv[2:], file=file)
+if command == "mapper":
+{mapper}
+"""
+    )
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture
+def other_program(tmp_path, monkeypatch):
+    def use(mapper):
+        monkeypatch.setitem(sys.modules, "pycolmap", None)
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+        (tmp_path / "bin").mkdir()
+        write_program(tmp_path / "bin", mapper)
+        return tmp_path / "bin" / "calls"
+
+    return use
+
+
+def test_the_program_is_asked_for_what_pycolmap_is(tmp_path, other_program):
+    """Its option against GPUs has another name in other versions; a model of too few frames is refused."""
+    calls = other_program("    print('=> failed to create sparse model'); sys.exit(1)")
+    write_folder(tmp_path / "images", 4)
+    with pytest.raises(SceneDataError, match="COLMAP found poses for 0 of 4 frames"):
+        make(tmp_path / "images", tmp_path / "s", jobs=1)
+    features, matches, mapper = calls.read_text().splitlines()
+    assert features.startswith("feature_extractor") and "--FeatureExtraction.use_gpu 0" in features
+    assert f"--ImageReader.mask_path {tmp_path / 's/process/feature_masks'}" in features
+    assert matches.startswith("exhaustive_matcher") and "--Mapper.ba_refine_focal_length 1" in mapper
+
+
+def test_a_program_that_fails_is_one_sentence(tmp_path, other_program):
+    other_program("    print('no memory'); sys.exit(3)")
+    write_folder(tmp_path / "images", 4)
+    with pytest.raises(SceneDataError, match=r"colmap mapper` failed \(no memory\): see .*log.txt"):
+        make(tmp_path / "images", tmp_path / "s", jobs=1)
 
 
 def test_camera_models():

@@ -13,7 +13,7 @@ from semflow_nerfstudio.process import motion
 from semflow_nerfstudio.process.depth_range import depth_range
 from semflow_nerfstudio.process.epipolar import Matches, fit_rigid, pose_explains, some_matches
 from semflow_nerfstudio.process.optical_flow import DIS, consistent, flow_method, write_flow
-from semflow_nerfstudio.process.pose_check import check_poses
+from semflow_nerfstudio.process.pose_check import GOOD, check_poses
 
 COUNT = 4
 
@@ -124,6 +124,20 @@ def test_right_poses_pass_and_usual_mistakes_are_named(flows):
     one_off[3, :, 3] += (-0.3, 0.3, 0.0)
     told = checked(one_off)
     assert not told.wrong and [(e.frame, e.other) for e in told.bad] == [(2, 3)]
+
+
+def test_poses_are_not_blamed_for_flow_that_errs(flows):
+    """Where no rigid motion explains the flow well, right poses do not, either; wrong ones are told all the same."""
+    pairs, right = [(k, k + 1) for k in range(COUNT - 1)], poses(COUNT)
+    rng = np.random.default_rng(0)
+    noisy = {pair: (flow + rng.normal(scale=0.9, size=flow.shape), valid) for pair, (flow, valid) in flows.items()}
+
+    def checked(matrices):
+        return check_poses(cameras(matrices), pairs, lambda a, b: noisy[a, b])
+
+    told = checked(right)
+    assert told.error > GOOD * np.hypot(WIDTH, HEIGHT) and not told.bad and not told.wrong
+    assert checked(right[::-1]).wrong and checked(np.repeat(right[:1], COUNT, axis=0)).wrong
 
 
 def test_movers_are_found_with_and_without_poses(flows):

@@ -1,6 +1,7 @@
 """Poses from every kind of file, broken files, and files that are hostile."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -89,6 +90,27 @@ def test_binary_colmap_models(tmp_path):
     track = file_poses(tmp_path / "binary", frames(), None)
     np.testing.assert_allclose(track.poses, poses(), atol=1e-6)
     np.testing.assert_allclose(track.distortion[:, 0], -0.01)
+
+
+def test_colmap_models_need_no_colmap(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    track = file_poses(write_colmap(tmp_path / "model", poses()), frames(), None)
+    np.testing.assert_allclose(track.poses, poses(), atol=1e-6)
+
+
+@pytest.mark.parametrize("file", ["cameras.bin", "images.bin"])
+@pytest.mark.parametrize(
+    "spoil", [lambda d: d[:-9], lambda d: b"\xff" * 8 + d[8:], lambda d: d[:8] + b"\xff" * 40, bytes]
+)
+def test_broken_colmap_models(tmp_path, file, spoil):
+    pycolmap = pytest.importorskip("pycolmap")
+    model = pycolmap.Reconstruction(write_colmap(tmp_path / "text", poses()))
+    (tmp_path / "model").mkdir()
+    model.write_binary(tmp_path / "model")
+    whole = (tmp_path / "model" / file).read_bytes()
+    (tmp_path / "model" / file).write_bytes(spoil(whole) if spoil is not bytes else b"")
+    with pytest.raises(SceneDataError, match=r"model.* cannot be read as a COLMAP model|model has no camera"):
+        file_poses(tmp_path / "model", frames(), None)
 
 
 def test_names_decide_and_frames_without_a_pose_are_known(tmp_path):

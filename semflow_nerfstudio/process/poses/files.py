@@ -18,11 +18,10 @@ from scipy.spatial.transform import Rotation, Slerp
 from semflow_nerfstudio.data.checks import SceneDataError, check_poses, same_shape
 from semflow_nerfstudio.data.files import load_arrays
 from semflow_nerfstudio.process.frames import Frames
-from semflow_nerfstudio.process.poses.colmap import read_model
+from semflow_nerfstudio.process.poses.colmap_model import MODEL_FILES, read_model
 from semflow_nerfstudio.process.poses.track import DISTORTION, FLIP, PoseTrack, scaled_intrinsics
 
 KNOWN_FILES = ("transforms.json", "poses_bounds.npy", "precomputed.json", "sparse/0", "0")
-MODEL_FILES = ("cameras.bin", "cameras.txt")
 MAX_BYTES = 200_000_000
 
 
