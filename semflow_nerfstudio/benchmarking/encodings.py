@@ -57,7 +57,7 @@ class Case:
             for name in PASSES:
                 self.run(name)
             self.first_call_s = time.perf_counter() - before
-        except RuntimeError as error:
+        except (RuntimeError, ImportError) as error:  # cannot run here, or is not installed
             self.encoding, self.not_measured = None, str(error).splitlines()[0]
 
     def run(self, name: str) -> float:

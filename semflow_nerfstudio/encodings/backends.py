@@ -25,10 +25,14 @@ def choose_backend(name: BackendName, layout: GridLayout, device: torch.device, 
         RuntimeError: if the named backend cannot be used.
     """
     wanted = _FASTEST.get(device.type, "torch") if name == "auto" else name
-    backend = _load(wanted)
-    reason = backend.unsupported(layout, device, dtype)
-    if reason is None:
-        return backend
+    try:
+        backend = _load(wanted)
+        reason = backend.unsupported(layout, device, dtype)
+    except ImportError as error:
+        reason = f"its module cannot be imported ({error})"
+    else:
+        if reason is None:
+            return backend
     if name != "auto":
         raise RuntimeError(f'the hash grid backend "{name}" cannot be used: {reason}; take "auto"')
     _warn_once(f"Hash grids run on plain torch, which is much slower than {wanted}: {reason}.")
