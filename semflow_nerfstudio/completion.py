@@ -180,7 +180,8 @@ def _frame(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Class ids and confidence (H, W) uint8 of one frame."""
     width, height = file.size
-    outputs = run.render(camera_of_size(dataset.cameras[file.frame : file.frame + 1], width, height))
+    with run.model.unedited():
+        outputs = run.render(camera_of_size(dataset.cameras[file.frame : file.frame + 1], width, height))
     # A run may know more classes than the scene's table, and in another order: those stay unlabelled.
     names = list(classes.names)
     own = [names.index(name) if name in names else IGNORE_LABEL for name in run.model.class_names]
