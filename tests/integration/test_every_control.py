@@ -87,17 +87,16 @@ def use_all(session: Session, file: Path) -> None:
     controls = list(controls_of_tab(client))
     assert {kind for kind, _ in controls} == KINDS
     assert {message["label"] for _, message in controls} == LABELS | set(model_of(session.run).class_names)
-    for target in ("nothing", "moving", "class:floor"):
+    for target in ("nothing", "class:floor"):
         for kind, message in controls:
             if message["label"] != "Selected":
                 client.set("Selected", target)
             use(client, kind, message, file)
-        client.press("Play / pause")  # it was pressed once
     client.press("Reset all edits")
-    image = session.settle()
+    image = session.settle(patience=600)
     assert session.alive and image.std() > 0 and file.is_file()
     panel = session.run.pipeline.semantics.panel
-    assert isinstance(panel, SemanticsPanel) and not panel.playback.playback.playing
+    assert isinstance(panel, SemanticsPanel) and not panel.playback.playback.playing, "steps pause"
 
 
 def test_every_control_of_a_trained_run(tiny_run: TrainedRun, tmp_path: Path, raised: list[str]) -> None:
