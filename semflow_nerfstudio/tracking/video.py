@@ -30,7 +30,7 @@ def track_colors(tracks: Tracks) -> UInt8[np.ndarray, "N 3"]:
     """A colour for each point: all hues over the movers from left to right, grey for what stands still."""
     hues = np.zeros(len(tracks.moving))
     order = np.argsort(tracks.query_pixels[tracks.moving, 0], kind="stable")
-    hues[np.flatnonzero(tracks.moving)[order]] = 0.85 * np.arange(len(order)) / max(len(order) - 1, 1)
+    hues[np.flatnonzero(tracks.moving)[order]] = 0.75 * np.arange(len(order)) / max(len(order) - 1, 1)
     colors = np.array([colorsys.hsv_to_rgb(float(hue), 0.85, 1.0) for hue in hues])
     colors = (colors * 255).round().astype(np.uint8)
     colors[~tracks.moving] = STILL

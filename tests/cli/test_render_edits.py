@@ -112,6 +112,13 @@ def test_what_does_not_fit_is_said_before_anything_is_loaded(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_instances_that_are_not_there_are_not_highlighted(run: Path, tmp_path: Path, capsys) -> None:  # noqa: F811
+    with pytest.raises(SystemExit):
+        semflow("render", run, tmp_path / "out.mp4", FEW, "--highlight instance:999")
+    assert "there is no instance 999; the scene has" in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_goes_on_with_the_same_settings_only(run: Path, tmp_path: Path, capsys) -> None:  # noqa: F811
     out = tmp_path / "frames"
     semflow("render", run, out, FEW, "--outputs rgb")
