@@ -166,6 +166,8 @@ def _layout(run: Run, dataset: SemFlowDataset, number: int) -> tuple[Path, str]:
 
 def _claim(out: Path, stamp: dict[str, Any], overwrite: bool) -> None:
     """Note in the folder what its images are made from, unless they are from something else."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: this is a file; choose another name for the folder of labels")
     path = out / STAMP
     if path.is_file() and not overwrite and json.loads(path.read_text(encoding="utf-8")) != stamp:
         raise ValueError(f"{out} holds labels of another run or option: choose another folder, or pass --overwrite")

@@ -57,7 +57,7 @@ def export_run(
         progress: Told (done, total) after every view, mesh and table.
 
     Returns:
-        The folders that were written.
+        The folders that were written, and for cameras a file.
 
     Raises:
         ValueError: options that make no sense or name what is not there.
@@ -91,7 +91,7 @@ def export_run(
             step()
             if progress is not None:
                 progress(done + 1, len(steps))
-    return [out / kind for kind in options.what]
+    return [out / ("transforms.json" if kind == "cameras" else kind) for kind in options.what]
 
 
 def _check_free(out: Path, run: Run, scene: str, options: ExportOptions, state: SceneState) -> dict[str, Any]:
@@ -109,10 +109,12 @@ def _check_free(out: Path, run: Run, scene: str, options: ExportOptions, state: 
     own = json.loads(json.dumps(own, default=str))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         try:
-            same = json.loads((out / NOTE).read_text(encoding="utf-8")) == own
+            known = json.loads((out / NOTE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            same = False
-        if not same:
+            known = None
+        # An export that failed before its first file leaves its note alone.
+        begun = known is not None and "semflow_export" in known and len(list(out.iterdir())) == 1
+        if known != own and not begun:
             raise SceneDataError(f"{out} holds something else than this export: choose another folder or empty it.")
     return own
 
