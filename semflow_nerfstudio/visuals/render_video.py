@@ -186,8 +186,9 @@ def _render_frames(renderer: VideoRenderer, folder: Path, progress: Progress | N
 
 
 def legend_of(run: Run) -> tuple[Sequence[str], np.ndarray]:
-    """Names and RGB (uint8) of the classes that are coloured, as the scene state has them."""
+    """Names and RGB (uint8) of the classes that are coloured, as the scene state and the display have them."""
     colors, shown = run.model.shown_classes()
+    shown = shown & run.model.display.listed(run.model.class_names, shown.device)
     names = [name for name, visible in zip(run.model.class_names, shown.tolist(), strict=True) if visible]
     return names, (colors[shown].cpu().numpy() * 255).round().astype(np.uint8)
 

@@ -29,7 +29,7 @@ from semflow_nerfstudio.editing.scene_state import (
     with_class_color,
     with_class_visible,
 )
-from semflow_nerfstudio.editing.scene_state_file import save_scene_state
+from semflow_nerfstudio.editing.scene_state_file import save_scene_state, to_json
 from semflow_nerfstudio.runs import Run, evaluate, load_run
 from semflow_nerfstudio.selection import Selection, clear_selection, read_selection, write_selection
 from semflow_nerfstudio.visuals.camera_path import CropBox
@@ -184,11 +184,14 @@ def test_edits_that_were_selected_are_shown_when_the_run_is_loaded(tiny_run: Tra
     assert load_run(folder).model.scene_state == NOTHING
 
 
+HIDING = recolor(hide(NOTHING, "moving"), "static", (1.0, 0.0, 0.0), 1.0)
+
+
 @pytest.fixture
 def hiding(tiny_run: TrainedRun, tmp_path: Path) -> Path:
-    """A run for which `semflow select` has hidden what moves."""
+    """A run for which `semflow select` has hidden what moves, and made the rest red."""
     folder = Path(shutil.copytree(tiny_run.folder, tmp_path / "run"))
-    save_scene_state(hide(NOTHING, "moving"), tmp_path / "state.json")
+    save_scene_state(HIDING, tmp_path / "state.json")
     semflow("select", folder, "--scene-state", tmp_path / "state.json")
     return folder
 
@@ -213,7 +216,7 @@ def test_exports_show_edits_that_were_selected(hiding: Path, tiny_run: TrainedRu
     pictures = {name: (tmp_path / name / "images/00000.png").read_bytes() for name in ("selected", "plain", "given")}
     assert pictures["selected"] == pictures["given"] != pictures["plain"]
     note = json.loads((tmp_path / "selected/export.json").read_text())
-    assert note["scene_state"]["objects"] == {"moving": {"hidden": True}}
+    assert note["scene_state"]["objects"] == to_json(HIDING)["objects"]
     semflow("select", hiding, "--clear")
     with pytest.raises(SystemExit):
         semflow("export", hiding, tmp_path / "selected", *options)  # would mix two states
@@ -256,6 +259,6 @@ def test_ns_render_shows_edits_that_were_selected(hiding: Path, run: Run, tmp_pa
     shown = np.asarray(Image.open(file)).astype(int)
     camera = dataset_of(run, "train").cameras[:1]
     plain = run.render(camera)["rgb"].numpy()
-    run.model.set_scene_state(hide(NOTHING, "moving"))
+    run.model.set_scene_state(HIDING)
     edited = run.render(camera)["rgb"].numpy()
     assert np.abs(shown - 255 * edited).max() < 2 < np.abs(shown - 255 * plain).max()
