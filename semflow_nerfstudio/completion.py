@@ -163,6 +163,8 @@ def _layout(run: Run, number: int) -> tuple[Path, str]:
 
 def _claim(out: Path, stamp: dict[str, Any], overwrite: bool) -> None:
     """Note in the folder what its images are made from, unless they are from something else."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: this is a file; choose another name for the folder of labels")
     path = out / STAMP
     if path.is_file() and not overwrite and json.loads(path.read_text(encoding="utf-8")) != stamp:
         raise ValueError(f"{out} holds labels of another run or option: choose another folder, or pass --overwrite")
@@ -177,7 +179,8 @@ def _frame(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Class ids and confidence (H, W) uint8 of one frame."""
     width, height = file.size
-    outputs = run.render(camera_of_size(dataset.cameras[file.frame : file.frame + 1], width, height))
+    with run.model.unedited():
+        outputs = run.render(camera_of_size(dataset.cameras[file.frame : file.frame + 1], width, height))
     # A run may know more classes than the scene's table, and in another order: those stay unlabelled.
     names = list(classes.names)
     own = [names.index(name) if name in names else IGNORE_LABEL for name in run.model.class_names]

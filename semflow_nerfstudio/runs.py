@@ -18,7 +18,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 from torch import Tensor
 
 from semflow_nerfstudio.data.label_propagation import fill_holes
-from semflow_nerfstudio.editing.scene_state import SceneState, parse_target
+from semflow_nerfstudio.editing.scene_state import SceneState, check_known, parse_target
 from semflow_nerfstudio.evaluation.metrics import copy_baseline
 from semflow_nerfstudio.evaluation.scene_evaluation import join_scores
 from semflow_nerfstudio.evaluation.segmentation import mean_over_images
@@ -110,6 +110,8 @@ class Run:
         display.check(model.class_names)
         named = any(parse_target(target)[0] == "instance" for target in display.highlight)
         found = instances_of(self, model.edited_scene(model.scene_state), progress) if named else None
+        if found is not None:
+            check_known(SceneState(isolate=display.highlight), model.class_names, found.ids, list(model.scenes))
         model.display, model.membership = display, None if found is None else instance_membership(found)
 
 

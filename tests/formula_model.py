@@ -4,7 +4,6 @@ move side by side, a post and a wall."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +13,7 @@ from builders import CONFIG, NUM_CLASSES, random_frames
 from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor, nn
 
-from semflow_nerfstudio.editing.edits import Edits
-from semflow_nerfstudio.editing.instances import Instances
-from semflow_nerfstudio.editing.scene_state import SceneState
+from semflow_nerfstudio.editing.editable import Editable
 from semflow_nerfstudio.fields.dynamic_field import DynamicFieldOutputs
 from semflow_nerfstudio.fields.static_field import FieldOutputs
 from semflow_nerfstudio.renderer import RenderConfig, render_rays
@@ -87,7 +84,7 @@ class ProposalFormula(nn.Module):
         return 100.0 * near + 1e-3
 
 
-class FormulaModel(nn.Module):
+class FormulaModel(Editable, nn.Module):
     """The part of `SemanticFlowModel` that instances and exports use."""
 
     class_names = ("ground", "wall", "ball")
@@ -112,7 +109,6 @@ class FormulaModel(nn.Module):
         self.class_colors = torch.eye(3)
         self.foreground = torch.tensor([False, False, True])
         self.device = torch.device("cpu")
-        self._edits: Edits | None = None
 
     def scene(self, name: str) -> Scene:
         scene = self.scenes[name]
@@ -125,10 +121,11 @@ class FormulaModel(nn.Module):
     def render_scene(self, name: str, rows: None, rays: RayBundle) -> Any:
         scene = self.scene(name)
         assert rays.times is not None
-        if self._edits is None:
+        edits = self.edits(name)
+        if edits is None:
             samples, _ = self.sampler(rays, rays.times, scene)
         else:
-            samples, _ = self._edits.sample(rays, rays.times, self.sampler)
+            samples, _ = edits.sample(rays, rays.times, self.sampler)
         out = render_rays(scene, None, samples, RenderConfig())
         wall = samples.sources[..., 2] < WALL_Z + 0.05
         static = torch.where(wall[..., None], torch.eye(3)[WALL], torch.eye(3)[GROUND])
@@ -136,22 +133,9 @@ class FormulaModel(nn.Module):
         out.logits = 10 * share
         return SimpleNamespace(rendered=out)
 
-    @contextmanager
-    def unedited(self) -> Iterator[None]:
-        kept, self._edits = self._edits, None
-        try:
-            yield
-        finally:
-            self._edits = kept
-
-    def edits(self, name: str) -> Edits | None:
-        return self._edits
-
-    def set_scene_state(self, state: SceneState, instances: Instances | None = None) -> None:
-        self._edits = Edits(state, self.scene("tiny"), instances, self.class_names) if state.edits_scene else None
-
-    def shown_classes(self) -> tuple[Tensor, Tensor]:
-        return self.class_colors, torch.ones(3, dtype=torch.bool)
+    @property
+    def shown_scene(self) -> str:
+        return "tiny"
 
 
 def formula_run(folder: Any) -> Any:

@@ -43,9 +43,12 @@ def entrypoint() -> None:
     command = tyro.cli(tyro.conf.OmitSubcommandPrefixes[Command], description=__doc__)  # type: ignore[valid-type]
     try:
         command.main()
-    except (FileNotFoundError, FileExistsError, ValueError) as error:
+    except (OSError, ValueError) as error:
         Console(stderr=True).print(f"[bold red]semflow:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("[bold red]semflow:[/] interrupted", highlight=False)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ class Render:
     run: tyro.conf.Positional[Path]
     """The run's folder, or its config.yml."""
     out: tyro.conf.Positional[Path]
-    """What to write: .mp4, .gif or .webm, or a folder for PNGs (an interrupted folder is continued)."""
+    """What to write: .mp4, .gif or .webm, or a folder for PNGs; an interrupted render is continued."""
     outputs: tuple[str, ...] | None = None
     """Outputs shown side by side: rgb, semantics, semantics_overlay, depth, flow, static_rgb, dynamic_rgb, ...; rgb and
     semantics by default, with --alpha rgb alone."""
@@ -82,6 +82,10 @@ class Render:
         isolate(given, self.only)  # says now, before the run is loaded, if these are no targets
         crop = None if self.camera_path is None else from_camera_path_json(self.camera_path).crop
         run = load_run(self.run)
+        if None not in (self.scene, given.scene) and self.scene != given.scene:
+            raise ValueError(
+                f"{self.scene_state} edits scene '{given.scene}', but --scene is '{self.scene}': choose one"
+            )
         scene = self.scene or given.scene
         if scene is not None:
             run.model.show_scene(scene)

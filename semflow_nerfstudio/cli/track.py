@@ -29,21 +29,34 @@ class Track:
     """Follow the points of the scene's own exact tracks (`semflow make-scene` writes them) and score them."""
     out: Path | None = None
     """What to write: OUT.npz and OUT.csv (with --score OUT.json besides); by default `tracks` beside config.yml."""
+    video: Path | None = None
+    """Also draw the tracks over the rendered views: .mp4, .gif, .webm, or a new folder for PNGs."""
+    tail: int = 5
+    """Frames that the trails of the video go back."""
+    scale: float = 1.0
+    """Size of the video relative to the training frames."""
+    fps: float = 6.0
+    """Its frames per second."""
 
     def main(self) -> None:
         """Follow, write, and print where; with --score also the table."""
-        from semflow_nerfstudio.cli.report import finite, print_scores, write_json
+        from semflow_nerfstudio.cli.report import finite, print_scores, progress, write_json
         from semflow_nerfstudio.data.multi_scene import scene_folder
         from semflow_nerfstudio.runs import load_run
         from semflow_nerfstudio.tracking.files import read_points, write_tracks
         from semflow_nerfstudio.tracking.points import grid_queries
         from semflow_nerfstudio.tracking.scoring import read_true_tracks, score_tracks
         from semflow_nerfstudio.tracking.tracker import Tracker, track_points
+        from semflow_nerfstudio.tracking.video import track_video
+        from semflow_nerfstudio.visuals.video import check_target, frame_rate
 
         if sum([self.points is not None, self.grid is not None, self.score]) != 1:
             raise ValueError("say what to follow: one of --points FILE, --grid N and --score")
         if self.score and self.camera is not None:
             raise ValueError("exact tracks are in the training frames: use --score without --camera")
+        if self.video is not None:
+            check_target(self.video)
+            frame_rate(self.fps)
         run = load_run(self.run)
         tracker, truth = Tracker(run, self.scene), None
         if self.points is not None:
@@ -63,5 +76,9 @@ class Track:
             files.append(files[0].with_suffix(".json"))
             write_json(files[-1], scores)
             print_scores(scores, f"{len(queries)} exact tracks")
+        if self.video is not None:
+            with progress("Drawing tracks") as update:
+                track_video(run, tracks, self.video, self.scene, self.tail, self.scale, self.fps, update)
+            files.append(self.video)
         for file in files:
             print(file)

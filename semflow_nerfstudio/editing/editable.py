@@ -81,6 +81,16 @@ class Editable:
         return self._edits is not None
 
     @contextmanager
+    def showing(self, state: SceneState, instances: Objects | None = None) -> Iterator[None]:
+        """Within this context pictures show a scene as a state says; see `set_scene_state`."""
+        kept = self._scene_state, self._edits
+        try:
+            self.set_scene_state(state, instances)
+            yield
+        finally:
+            self._scene_state, self._edits = kept
+
+    @contextmanager
     def unedited(self) -> Iterator[None]:
         """Within this context pictures show scenes as they were learnt: for scores."""
         kept = self._scene_state, self._edits, self.display

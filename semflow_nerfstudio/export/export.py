@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from numpy import ndarray
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.editing.find_instances import fingerprint_of, instances_of, scene_name
 from semflow_nerfstudio.editing.instances import Instances
-from semflow_nerfstudio.editing.scene_state import SceneState
+from semflow_nerfstudio.editing.scene_state import SceneState, check_known
 from semflow_nerfstudio.export.cameras import write_cameras
 from semflow_nerfstudio.export.files import write_array, write_flo, write_image, write_json
 from semflow_nerfstudio.export.masks import write_classes, write_coco, write_masks
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 PER_VIEW: tuple[What, ...] = ("points", "images", "masks", "depth", "flow")
 """What is made of renderings."""
+NOTE = "export.json"
+"""Says what the export in a folder is of."""
 
 Step = Callable[[], None]
 
@@ -51,11 +53,11 @@ def export_run(
         run: A trained run.
         out: The folder.
         options: What, and how.
-        state: Edits to apply.
+        state: Edits to apply; None: those that the run shows, none unless `semflow select` chose some.
         progress: Told (done, total) after every view, mesh and table.
 
     Returns:
-        The folders that were written.
+        The folders that were written, and for cameras a file.
 
     Raises:
         ValueError: options that make no sense or name what is not there.
@@ -64,50 +66,57 @@ def export_run(
     options = options or ExportOptions()
     if not options.what:
         raise ValueError("say what to export: points, meshes, images, masks, depth, flow, tracks or cameras")
+    if not 0 <= options.confidence <= 1:
+        raise ValueError(f"the confidence is {options.confidence:g}: use a number from 0 to 1")
     if options.mesh_resolution < 4 or not 0 < options.mesh_opacity < 1:
         raise ValueError("meshes need a resolution of at least 4 cells and an opacity between 0 and 1")
-    if "tracks" in options.what and state is not None and state.edits_scene:
-        raise ValueError("tracks are those of the scene as it was captured: export them without a scene state")
-    name = scene_name(run.model, options.scene or (state.scene if state is not None else None))
+    shown = run.model.scene_state
+    name = scene_name(run.model, options.scene or (None if state is None else state.scene) or run.model.shown_scene)
+    if state is None and run.model.edited_scene(shown) == name:
+        state = shown
+    state = SceneState() if state is None else state
+    if "tracks" in options.what and state.edits_scene:
+        raise ValueError("tracks are those of the scene as it was captured: export them without edits of it")
+    if state.scene not in (None, name):
+        raise ValueError(f"the edits are of scene '{state.scene}', but scene '{name}' is to be exported: choose one")
+    state = replace(state, scene=name)
+    check_known(state, run.model.class_names, None, list(run.model.scenes))
     views = export_views(run, name, options.times, options.camera_path, options.scale)
-    _claim(out, run, name, options, state)
+    note = _check_free(out, run, name, options, state)
     job = _Job(run, out, name, options, views, Units3D.of(run, name, options.units), instances_of(run, name))
-    if state is not None:
-        run.model.set_scene_state(state, job.instances)
-    try:
+    with run.model.showing(state, job.instances):
+        write_json(out / NOTE, note)
         steps = list(job.steps())
         for done, step in enumerate(steps):
             step()
             if progress is not None:
                 progress(done + 1, len(steps))
-    finally:
-        if state is not None:
-            run.model.set_scene_state(SceneState())
-    return [out / kind for kind in options.what]
+    return [out / ("transforms.json" if kind == "cameras" else kind) for kind in options.what]
 
 
-def _claim(out: Path, run: Run, scene: str, options: ExportOptions, state: SceneState | None) -> None:
-    """Take a folder for an export: an empty one, or one that holds this very export."""
+def _check_free(out: Path, run: Run, scene: str, options: ExportOptions, state: SceneState) -> dict[str, Any]:
+    """What an export's folder says of it; the folder must be empty, or say just this."""
     from semflow_nerfstudio.editing.scene_state_file import to_json
 
-    settings = json.loads(json.dumps(asdict(options), default=str))
-    own = {
+    own: dict[str, Any] = {
         "semflow_export": 1,
         "scene": scene,
         "fingerprint": fingerprint_of(run.model, scene),
-        "options": settings,
-        "scene_state": None if state is None else to_json(state),
+        "options": asdict(options),
+        "scene_state": to_json(state),
         "units": options.units,
     }
-    note = out / "export.json"
+    own = json.loads(json.dumps(own, default=str))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         try:
-            same = json.loads(note.read_text(encoding="utf-8")) == json.loads(json.dumps(own))
+            known = json.loads((out / NOTE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            same = False
-        if not same:
+            known = None
+        # An export that failed before its first file leaves its note alone.
+        begun = known is not None and "semflow_export" in known and len(list(out.iterdir())) == 1
+        if known != own and not begun:
             raise SceneDataError(f"{out} holds something else than this export: choose another folder or empty it.")
-    write_json(note, own)
+    return own
 
 
 @dataclass

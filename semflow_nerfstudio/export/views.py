@@ -84,6 +84,8 @@ def export_views(
     """
     if not 0 < scale < float("inf"):
         raise ValueError(f"the scale is {scale}: use a number above 0, such as 0.5")
+    if times is not None and not times:
+        raise ValueError("no time is named: give some from 0 to 1, or leave times out for all training frames")
     if times is not None and not all(0 <= time <= 1 for time in times):
         raise ValueError(f"the times are {', '.join(f'{t:g}' for t in times)}: the clip runs from 0 to 1")
     if camera_path is not None:

@@ -78,13 +78,14 @@ class Tracker:
 
     @torch.no_grad()
     def cast(self, cameras: Int[Tensor, "R"], times: Float[Tensor, "R"], pixels: Float[Tensor, "R 2"]) -> RayProfile:
-        """What rays through pixels (u, v) of training frames' cameras meet at times in [0, 1]."""
+        """What rays through pixels (u, v) of training frames' cameras meet at times in [0, 1], edits left out."""
         model, parts = self.run.model, []
         chunk = model.config.eval_num_rays_per_chunk
-        for rows in torch.arange(len(cameras), device=cameras.device).split(chunk):
-            rays = self.nerf_cameras.generate_rays(cameras[rows, None], coords=pixels[rows].flip(-1))
-            rays.times = times[rows, None]
-            parts.append(model.render_scene(self.name, None, rays).rendered)
+        with model.unedited():
+            for rows in torch.arange(len(cameras), device=cameras.device).split(chunk):
+                rays = self.nerf_cameras.generate_rays(cameras[rows, None], coords=pixels[rows].flip(-1))
+                rays.times = times[rows, None]
+                parts.append(model.render_scene(self.name, None, rays).rendered)
 
         def joined(values: list[Tensor]) -> Tensor:
             return torch.cat(values)

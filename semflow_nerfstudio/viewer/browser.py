@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from semflow_nerfstudio.data.checks import SceneDataError
-from semflow_nerfstudio.editing.find_instances import find_instances, fingerprint_of, instances_file, with_flow
-from semflow_nerfstudio.editing.instances import Instances
 from semflow_nerfstudio.editing.scene_state import History, SceneState, check_known
 from semflow_nerfstudio.editing.targets import Objects, bounds_of, center_of, needs_instances, resolve
+from semflow_nerfstudio.viewer.instance_search import InstanceSearch
 from semflow_nerfstudio.viewer.legend import Rgb, visible_shares
 from semflow_nerfstudio.viewer.selection import Selection
 from semflow_nerfstudio.visuals.display import Display, Membership, instance_membership, matching
@@ -50,8 +46,19 @@ class Options:
     """Whether the selection is tinted and outlined."""
 
 
+@dataclass
+class Shown:
+    """What is remembered of one scene while another one is shown."""
+
+    history: History
+    instances: Objects | None = None
+
+
 class Browser:
-    """State of the "Semantics" tab. Changes are whole values, swapped at once; `on_change` hears of them."""
+    """State of the "Semantics" tab. Changes are whole values, swapped at once; `on_change` hears of them.
+
+    Edits, their history and instances are those of the scene that is shown: every scene of a run keeps its own.
+    """
 
     def __init__(
         self,
@@ -73,19 +80,27 @@ class Browser:
         """Called after images were rendered, not for every one of them."""
         self.on_time: list[Callable[[float], None]] = []
         """Called after the time moved."""
-        self.history = History()
+        self.on_scene: list[Callable[[], None]] = []
+        """Called when another scene is shown, before `on_change`."""
         self.selection = Selection()
         self.shares: list[float] = []
         self._legend_due = False
-        self._instances: Objects | None = None
-        self._not_found = ""
-        """Why the search for instances failed; it is not repeated for every image."""
-        self._finding: threading.Thread | None = None
-        self._applied: tuple[int, SceneState, Objects | None] | None = None
-        self._live: SceneState | None = None
+        self._live: tuple[str, SceneState] | None = None
+        """The scene in which something is dragged, and its state meanwhile."""
         self._settling: threading.Timer | None = None
         self._lock = threading.RLock()
-        model = self.model
+        self._search = InstanceSearch(lambda: self.model, folder, lock, tell, self._found)
+        model, state = self.model, self.model.scene_state
+        alone = len(model.scenes) == 1
+        self._scenes = {name: Shown(History(SceneState(scene=None if alone else name))) for name in model.scenes}
+        # `semflow select` may have chosen edits, which the model shows already, with the instances that they need.
+        edited = self._scenes[model.edited_scene(state)]
+        edited.history = History(replace(state, scene=edited.history.state.scene))
+        self._applied: tuple[int, str, SceneState, Objects | None] | None = None
+        if edited is self._scenes[self.scene_name]:
+            self._applied = (id(model), self.scene_name, edited.history.state, None)
+        self._announced = self.scene_name
+        """The scene that the panels know of."""
         first = Display().probability_class(model.class_names, model.foreground.tolist())
         self.options = Options(model.config.overlay_opacity, model.class_names[first] if model.class_names else "")
 
@@ -114,6 +129,23 @@ class Browser:
         """Times of the scene's frames, ascending."""
         return self.model.scene(self.scene_name).timeline.times.tolist()
 
+    @property
+    def most_frames(self) -> int:
+        """Frame times of the longest scene: sliders reach for all of them."""
+        return max(len(self.model.scene(name).timeline) for name in self.model.scenes)
+
+    def scene_changed(self) -> None:
+        """Tell the panels if another scene is shown: the selection was of the former one."""
+        if self._announced == self.scene_name:
+            return
+        self._announced = self.scene_name
+        self.settle()
+        self.selection = Selection()
+        for listener in self.on_scene:
+            listener()
+        self.find_instances(search=False)
+        self.changed()
+
     def _frames(self) -> tuple[Any, Float[np.ndarray, "F"]]:
         """The scene's training cameras and their times."""
         cameras: Any = self._pipeline.datamanager.train_dataset.cameras  # type: ignore[union-attr]
@@ -139,11 +171,14 @@ class Browser:
     @property
     def instances(self) -> Objects | None:
         """The scene's instances, once they are known."""
-        return self._instances
+        return self._scenes[self.scene_name].instances
 
     @instances.setter
-    def instances(self, instances: Objects | None) -> None:
-        self._instances = instances
+    def instances(self, instances: Objects) -> None:
+        self._found(self.scene_name, instances)
+
+    def _found(self, name: str, instances: Objects) -> None:
+        self._scenes[name].instances = instances
         self.changed()
 
     @property
@@ -158,53 +193,7 @@ class Browser:
 
     def find_instances(self, search: bool = True) -> None:
         """Read the instances of the scene from beside the run, or find them, in a thread of its own."""
-        with self._lock:
-            if self._finding is not None and self._finding.is_alive():
-                return
-            self._not_found = ""
-            self._finding = threading.Thread(target=self._find_instances, args=(search,), daemon=True)
-            self._finding.start()
-
-    def _find_instances(self, search: bool) -> None:
-        try:
-            model, name = self.model, self.scene_name
-            file = instances_file(model, self.folder, name)
-            with self.lock():
-                fingerprint = fingerprint_of(model, name)
-            found = None
-            with contextlib.suppress(SceneDataError):
-                found = Instances.load(file)
-            if found is None or found.fingerprint != fingerprint:
-                if not search:
-                    return
-                found = self._search(model, name)
-                if found.fingerprint == fingerprint:
-                    found.save(file)  # else training has gone on meanwhile
-            self.instances = with_flow(found, model.scene(name))
-            self.tell("" if len(found) else "No instances were found: nothing is solid and confident enough.")
-        except Exception as error:
-            CONSOLE.print_exception()
-            self._not_found = f"Instances could not be found: {error}"
-            self.tell(self._not_found)
-
-    def _search(self, model: SemanticFlowModel, name: str) -> Instances:
-        """Find instances with the model to itself, but for a pause after every view in which others have it."""
-        with contextlib.ExitStack() as held:
-
-            def take() -> None:
-                held.enter_context(self.lock())
-                held.enter_context(model.unedited())
-                held.callback(model.train, model.training)
-                model.eval()
-
-            def progress(done: int, total: int) -> None:
-                self.tell(f"Looking for instances: {done} of {total} views")
-                held.close()
-                time.sleep(0.02)
-                take()
-
-            take()
-            return find_instances(model, name, progress=progress)
+        self._search.start(self.scene_name, search)
 
     def center_of(self, target: str, moment: float) -> Float[np.ndarray, "3"] | None:
         """Centre of a target at a time, scene units, as it was before edits; None where that is not known."""
@@ -226,9 +215,15 @@ class Browser:
     # ------------------------------------------------------------------ state
 
     @property
+    def history(self) -> History:
+        """Of the scene's edits."""
+        return self._scenes[self.scene_name].history
+
+    @property
     def state(self) -> SceneState:
         """The edits, as they are shown."""
-        return self._live or self.history.state
+        live = self._live
+        return live[1] if live is not None and live[0] == self.scene_name else self.history.state
 
     def edit(self, state: SceneState) -> None:
         """Go on to another state of the edits, as one step."""
@@ -242,7 +237,7 @@ class Browser:
         with self._lock:
             if self._settling is not None:
                 self._settling.cancel()
-            self._live = state
+            self._live = (self.scene_name, state)
             self._settling = later(SETTLE_SECONDS, self.settle)
         self.changed()
 
@@ -252,7 +247,8 @@ class Browser:
             if self._settling is not None:
                 self._settling.cancel()
             if self._live is not None:
-                self.history.apply(self._live)
+                name, state = self._live
+                self._scenes[name].history.apply(state)
             self._live = self._settling = None
 
     def undo(self) -> None:
@@ -274,13 +270,18 @@ class Browser:
         self.changed()
 
     def load(self, state: SceneState) -> None:
-        """Take over a state from a file, as one step.
+        """Take over a state from a file, as one step; the scene that it names is shown.
 
         Raises:
             ValueError: it names classes, instances or scenes that are not there.
         """
-        check_known(state, self.class_names, self.instance_ids or None, list(self.model.scenes))
-        self.edit(state)
+        name, scenes = state.scene or self.scene_name, list(self.model.scenes)
+        known = self._scenes[name].instances if name in self._scenes else None
+        check_known(state, self.class_names, None if known is None else known.ids, scenes)
+        if name != self.scene_name:
+            self.model.show_scene(name)
+            self.scene_changed()
+        self.edit(state if len(scenes) == 1 else replace(state, scene=name))
 
     def update(self, **options: Any) -> None:
         """Change options."""
@@ -332,14 +333,16 @@ class Browser:
         """
         model, state, instances = self.model, self.state, self.instances
         model.display, model.membership = self.display, self.membership
-        if self._applied == (id(model), state, instances):
+        name = self.scene_name
+        if self._applied == (id(model), name, state, instances):
             return
         if instances is None and any(needs_instances(target) for target in state.targets):
-            if not self._not_found:
+            failure = self._search.failures.get(name)
+            if failure is None:
                 self.find_instances()
-            raise ValueError(self._not_found or SEARCHING)
+            raise ValueError(failure or SEARCHING)
         model.set_scene_state(state, instances)
-        self._applied = (id(model), state, instances)
+        self._applied = (id(model), name, state, instances)
 
     def rendered(self, outputs: dict[str, Tensor]) -> None:
         """An image was made: the legend's shares are of it, told at most every so often."""

@@ -16,7 +16,7 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.utils import CameraState, get_camera
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO as SCALE
-from nerfstudio.viewer.viewer_elements import ViewerControl
+from nerfstudio.viewer.viewer_elements import ViewerControl, ViewerDropdown
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from viser._gui_handles import GuiTabHandle
 from viser._messages import GuiUpdateMessage
@@ -255,6 +255,11 @@ class Page:
         handle = self._viewer.control_panel._time.gui_handle
         if handle is not None:
             handle.on_update(lambda _: self.guarded(callback, float(handle.value)))
+
+    def on_choice(self, element: ViewerDropdown[str], callback: Callable[[], None]) -> None:
+        """Call back when the user chooses from one of nerfstudio's own lists."""
+        if element.gui_handle is not None:
+            element.gui_handle.on_update(lambda _: self.guarded(callback))
 
     @property
     def watched(self) -> bool:

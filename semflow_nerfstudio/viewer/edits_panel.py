@@ -101,7 +101,7 @@ class EditsPanel:
                 self.rotation = page.vector("Turn by", ORIGIN, self.rotate, 1.0, "Degrees about x, then y, then z")
                 self.scale = page.slider("Object scale", 0.1, 3.0, 0.05, 1.0, self.rescale)
                 self.offset = page.vector("Copy offset", ORIGIN, hint="Scene units from the object")
-                last = len(browser.frame_times) - 1
+                last = browser.most_frames - 1
                 self.delay = page.slider("Copy delay", -last, last, 1, 0, None, "Frames that the copy is behind")
                 page.button("Duplicate", self.duplicate)
                 page.button("Remove copies", lambda: self._each(without_copies))
@@ -111,14 +111,16 @@ class EditsPanel:
                 )
                 self.background = page.color("Replacement colour", (0, 177, 64), lambda _: self.recolor_background())
             with page.folder("File", open_at_first=False):
-                default = browser.folder / FILE_NAME
-                self.file = page.text("Edits file", str(default), None, "Where edits are saved, and read from")
+                self.file = page.text(
+                    "Edits file", str(self._default_file()), None, "Where edits are saved, and read from"
+                )
                 page.button("Save edits", self.save)
                 page.button("Load edits", self.load)
                 page.upload("Upload edits", "application/json", self.uploaded)
                 self.command = page.markdown("")
         browser.on_change.append(self.show)
         browser.on_time.append(lambda _: self.place_gizmo())
+        browser.on_scene.append(lambda: self.file.show(str(self._default_file())))
         self.show()
 
     # ------------------------------------------------------------------ showing
@@ -252,6 +254,11 @@ class EditsPanel:
             self.browser.drag(with_background(self.browser.state, from_bytes(self.background.value)))
 
     # ------------------------------------------------------------------ files
+
+    def _default_file(self) -> Path:
+        """Each of several scenes has a file of its own."""
+        scene = self.browser.state.scene
+        return self.browser.folder / (FILE_NAME if scene is None else f"scene_state_{scene}.json")
 
     def _path(self) -> Path:
         if not self.file.value.strip():

@@ -38,6 +38,8 @@ class SemanticsPanel:
             self.tracks = TracksPanel(self.page, self.browser)
             self.edits = EditsPanel(self.page, self.browser)
         self.browser.on_change.append(self.page.rerender)
+        if len(self.browser.model.scenes) > 1:
+            self.page.on_choice(self.browser.model.scene_choice, self.browser.scene_changed)
         self.page.render_with(ViewedModel(self.browser))
         self.browser.find_instances(search=False)
 

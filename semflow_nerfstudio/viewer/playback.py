@@ -88,6 +88,12 @@ class Playback:
         position = float(np.interp(moment, self.times, np.arange(len(self.times))))
         self.seek(position if self.smooth else round(position))
 
+    def set_times(self, times: Sequence[float]) -> None:
+        """Go on in another clip, at its nearest frame."""
+        moment = self.time
+        self.times = np.asarray(times, dtype=np.float64)
+        self.seek_time(moment)
+
     def tick(self, now: float) -> bool:
         """Let time pass; returns whether what is shown has changed."""
         if not self.playing:
@@ -125,7 +131,9 @@ class PlaybackPanel:
         play = self.playback
         with page.folder("Time"):
             self.play_button = page.button("Play / pause", self.toggle, "Time runs in front of a camera that stands")
-            self.frame = page.slider("Frame", 0, play.last, 1, 0, self.seek, "Exactly the time of this frame")
+            self.frame = page.slider(
+                "Frame", 0, browser.most_frames - 1, 1, 0, self.seek, "Exactly the time of this frame"
+            )
             page.button("Step back", lambda: self.step(-1))
             page.button("Step forward", lambda: self.step(1))
             page.slider("Frames per second", 0.5, 30.0, 0.5, play.speed, self._set("speed"))
@@ -137,6 +145,7 @@ class PlaybackPanel:
             page.button("Go to frame", self.go_to_frame, "Camera and time of the frame of the slider")
             page.button("Time of clicked camera", self.go_to_clicked, "Time of the training camera you clicked on last")
         page.on_time(self.time_moved)
+        browser.on_scene.append(self.scene_changed)
 
     def _set(self, name: str):
         def change(value: object) -> None:
@@ -204,6 +213,12 @@ class PlaybackPanel:
             self.playback.seek_time(moment)
             self.frame.show(self.playback.frame)
             self.browser.time_changed(moment)
+
+    def scene_changed(self) -> None:
+        """Frames are those of another scene."""
+        with self._lock:
+            self.playback.set_times(self.browser.frame_times)
+            self._apply()
 
     def go_to_frame(self) -> None:
         """Camera and time of the frame."""

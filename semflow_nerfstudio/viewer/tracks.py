@@ -109,21 +109,25 @@ class TracksPanel:
     def __init__(self, page: Page, browser: Browser) -> None:
         self.page, self.browser = page, browser
         self.tracks: Tracks | None = None
-        self._of: tuple[str, ...] = ()
+        self._of: tuple[str, tuple[str, ...]] = ("", ())
+        """The scene and the targets that the tracks are of."""
         with page.folder("Tracks", open_at_first=False):
-            last = len(browser.frame_times) - 1
+            last = browser.most_frames - 1
             self.on = page.checkbox("Show tracks", False, lambda _: self.trace(), "Where the selection was and will be")
             self.past = page.slider("Last frames", 0, last, 1, min(5, last), lambda _: self.show())
             self.following = page.slider("Next frames", 0, last, 1, min(5, last), lambda _: self.show())
-            self.count = page.slider("Number of tracks", 1, 200, 1, 40, lambda _: self.trace())
+            self.count = page.slider("Number of tracks", 1, 200, 1, 24, lambda _: self.trace())
             self.color_by = page.dropdown("Colour tracks by", get_args(ColorBy), "time", lambda _: self.show())
             page.button("Trace again", self.trace, "From what is in view now")
         browser.on_change.append(self.selection_changed)
         browser.on_time.append(lambda _: self.show())
 
+    def _wanted(self) -> tuple[str, tuple[str, ...]]:
+        return self.browser.scene_name, self.browser.selection.targets
+
     def selection_changed(self) -> None:
         """Other things have other tracks."""
-        if self.on.value and self._of != self.browser.selection.targets:
+        if self.on.value and self._of != self._wanted():
             try:
                 self.trace()
             except ValueError as error:
@@ -132,9 +136,9 @@ class TracksPanel:
     def trace(self) -> None:
         """Follow the selection from what a client sees now."""
         browser, page = self.browser, self.page
-        self.tracks, self._of = None, browser.selection.targets
+        self.tracks, self._of = None, self._wanted()
         self.show()
-        if not self.on.value or not self._of:
+        if not self.on.value or not self._of[1]:
             return
         camera = page.camera()
         if camera is None:
@@ -146,7 +150,7 @@ class TracksPanel:
                 browser.scene_name,
                 camera,
                 page.time,
-                self._of,
+                self._of[1],
                 int(self.count.value),
                 colors,
                 browser.membership,
@@ -155,10 +159,10 @@ class TracksPanel:
 
     def show(self) -> None:
         """Show the tracks around the current time."""
-        if self.tracks is None or not self.on.value:
+        if self.tracks is None or not self.on.value or self._of[0] != self.browser.scene_name:
             self.page.remove("tracks")
             return
         times = np.asarray(self.browser.frame_times)
         frame = int(np.abs(times - self.page.time).argmin())
         points, colors = self.tracks.dots(frame, self.past.value, self.following.value, self.color_by.value)
-        self.page.show_dots("tracks", points, colors, 0.25 * self.browser.marker_size)
+        self.page.show_dots("tracks", points, colors, 0.1 * self.browser.marker_size)

@@ -16,7 +16,7 @@ SETTINGS = "render.json"
 """File in a folder of PNGs that says what they show."""
 
 
-def encode_folder(frames: str | Path, out: str | Path, fps: float = 24.0) -> int:
+def encode_folder(frames: str | Path, out: str | Path, fps: float = 24.0, alpha: bool = False) -> int:
     """Encode a folder of `00000.png`, `00001.png`, ... as a video, one frame in memory at a time.
 
     Returns:
@@ -33,10 +33,10 @@ def encode_folder(frames: str | Path, out: str | Path, fps: float = 24.0) -> int
     missing = next((i for i in range(max(files) + 1) if i not in files), None)
     if missing is not None:
         raise ValueError(f"{folder}: frame {frame_name(missing)} is missing; render it (resume) before encoding.")
-    with VideoWriter(out, fps) as writer:
+    with VideoWriter(out, fps, alpha=alpha) as writer:
         for index in range(len(files)):
             with Image.open(files[index]) as image:
-                writer.add(np.asarray(image.convert("RGB")))
+                writer.add(np.asarray(image.convert("RGBA" if alpha else "RGB")))
     return len(files)
 
 

@@ -50,6 +50,8 @@ def named_path(
     Raises:
         ValueError: the frame does not exist, or `file` is missing.
     """
+    if num_frames < 1:
+        raise ValueError(f"A path needs at least one frame, got {num_frames}.")
     views = from_cameras(cameras)
     if not -len(views) <= frame < len(views):
         raise ValueError(f"there is no training frame {frame}; choose one from 0 to {len(views) - 1}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,10 +15,10 @@ from torch import Tensor
 
 from semflow_nerfstudio.visuals.camera_path import CropBox
 from semflow_nerfstudio.visuals.colors import depth_to_rgb, scalar_to_rgb
-from semflow_nerfstudio.visuals.frame_folder import claim_folder
+from semflow_nerfstudio.visuals.frame_folder import claim_folder, encode_folder
 from semflow_nerfstudio.visuals.layout import Picture, split_screen, to_picture, video_frame, with_alpha
 from semflow_nerfstudio.visuals.trajectories import RenderView, to_cameras
-from semflow_nerfstudio.visuals.video import ALPHA_FORMATS, VideoWriter
+from semflow_nerfstudio.visuals.video import ALPHA_FORMATS, VideoWriter, check_target, frame_files, frame_rate
 
 if TYPE_CHECKING:
     from semflow_nerfstudio.runs import Progress, Run
@@ -48,6 +49,7 @@ class Look:
 
     def check(self, out: Path) -> None:
         """Raise ValueError where this cannot be shown, or not in a file of that kind."""
+        check_target(out)
         if not self.outputs:
             raise ValueError("there is nothing to render: name at least one output, such as rgb")
         if self.split is not None and (len(self.outputs) != 2 or self.alpha):
@@ -138,8 +140,8 @@ def render_video(
 ) -> None:
     """Render views to a video or a folder of PNGs; nothing is kept in memory.
 
-    A folder that was left unfinished is continued. It remembers what its frames show, so that frames of other settings
-    are never mixed with them.
+    What was left unfinished is continued. A folder remembers what its frames show, so that frames of other settings are
+    never mixed with them. The frames of a video wait in a hidden folder beside it until it is complete.
 
     Args:
         run: What to render, with its scene state.
@@ -157,20 +159,36 @@ def render_video(
     """
     look = look or Look()
     look.check(out)
+    frame_rate(fps)
     renderer = VideoRenderer(run, views, look, crop)
     if not out.suffix:
         claim_folder(out, renderer.settings(), overwrite)
-    with VideoWriter(out, fps, resume=not out.suffix, alpha=look.alpha) as writer:
-        for index in range(len(views)):
+        _render_frames(renderer, out, progress)
+        return
+    frames = out.with_name(f".{out.name.replace('.', '_')}_frames")  # without an ending, as folders of frames are
+    claim_folder(frames, renderer.settings(), overwrite=True)
+    try:
+        _render_frames(renderer, frames, progress)
+    finally:
+        if not frame_files(frames):  # nothing to go on from
+            shutil.rmtree(frames)
+    encode_folder(frames, out, fps, look.alpha)
+    shutil.rmtree(frames)
+
+
+def _render_frames(renderer: VideoRenderer, folder: Path, progress: Progress | None) -> None:
+    with VideoWriter(folder, resume=True, alpha=renderer.look.alpha) as writer:
+        for index in range(len(renderer.views)):
             if not writer.done(index):
                 writer.add(renderer.frame(index), index)
             if progress is not None:
-                progress(index + 1, len(views))
+                progress(index + 1, len(renderer.views))
 
 
 def legend_of(run: Run) -> tuple[Sequence[str], np.ndarray]:
-    """Names and RGB (uint8) of the classes that are coloured, as the scene state has them."""
+    """Names and RGB (uint8) of the classes that are coloured, as the scene state and the display have them."""
     colors, shown = run.model.shown_classes()
+    shown = shown & run.model.display.listed(run.model.class_names, shown.device)
     names = [name for name, visible in zip(run.model.class_names, shown.tolist(), strict=True) if visible]
     return names, (colors[shown].cpu().numpy() * 255).round().astype(np.uint8)
 

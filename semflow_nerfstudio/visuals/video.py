@@ -72,7 +72,7 @@ class VideoWriter:
             FileExistsError: if the folder holds frames and `resume` is off.
         """
         self.path = Path(path)
-        self.fps = _frame_rate(fps)
+        self.fps = frame_rate(fps)
         self.size = size
         self.count = 0
         """Frames added by this writer."""
@@ -82,16 +82,13 @@ class VideoWriter:
         suffix = self.path.suffix.lower()
         if alpha and suffix in FORMATS and suffix not in ALPHA_FORMATS:
             raise ValueError(f"{self.path}: {suffix} has no alpha channel; write a .webm, or a folder of PNGs.")
+        check_target(self.path)
         if not suffix:
             self._sink = folder = _PngFolder(self.path, resume)
             self.size = size or folder.size()
-        elif suffix not in FORMATS:
-            raise ValueError(
-                f"{self.path}: cannot write '{suffix}' videos; use one of {', '.join(FORMATS)}, or a folder for PNGs."
-            )
         elif resume:
             raise ValueError(
-                f"{self.path}: only a folder of PNGs can be resumed; render to a folder, then use encode_folder."
+                f"{self.path}: only a folder of PNGs can be resumed; write its frames to one, then use encode_folder."
             )
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,6 +155,19 @@ class VideoWriter:
         if not self._finished:
             self._finished = True
             self._sink.abort()
+
+
+def check_target(path: Path) -> None:
+    """Raise ValueError where no video can be written: an unknown ending, a folder named like a file, or the reverse."""
+    suffix = path.suffix.lower()
+    if suffix not in ("", *FORMATS):
+        raise ValueError(
+            f"{path}: cannot write '{path.suffix}' videos; use one of {', '.join(FORMATS)}, or a folder for PNGs."
+        )
+    if suffix and path.is_dir():
+        raise ValueError(f"{path}: this is a folder; choose another name for the video.")
+    if not suffix and path.exists() and not path.is_dir():
+        raise ValueError(f"{path}: this is a file; choose another name for the folder of PNGs.")
 
 
 class _Sink(Protocol):
@@ -383,7 +393,8 @@ def _require_encoder(codec: str, target: Path) -> None:
         ) from error
 
 
-def _frame_rate(fps: float) -> Fraction:
+def frame_rate(fps: float) -> Fraction:
+    """Frames per second as a fraction. ValueError where it is no positive number."""
     if not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps must be a positive number, got {fps}.")
     return Fraction(fps).limit_denominator(1001)

@@ -112,6 +112,13 @@ def test_what_does_not_fit_is_said_before_anything_is_loaded(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_instances_that_are_not_there_are_not_highlighted(run: Path, tmp_path: Path, capsys) -> None:  # noqa: F811
+    with pytest.raises(SystemExit):
+        semflow("render", run, tmp_path / "out.mp4", FEW, "--highlight instance:999")
+    assert "there is no instance 999; the scene has" in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_goes_on_with_the_same_settings_only(run: Path, tmp_path: Path, capsys) -> None:  # noqa: F811
     out = tmp_path / "frames"
     semflow("render", run, out, FEW, "--outputs rgb")
@@ -180,3 +187,39 @@ def test_settings_tell_views_apart() -> None:
     settings = [VideoRenderer(fake, [view], Look()).settings() for view in (first, later, first)]  # type: ignore[arg-type]
     assert settings[0] == settings[2] and settings[0]["views"] != settings[1]["views"]
     assert json.loads(json.dumps(settings[0]))["scene_state"]["version"] == 1
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".gif", ".webm"])
+def test_an_interrupted_video_goes_on(tmp_path: Path, ending: str) -> None:
+    """With the frames that it has, if they show the same; afterwards there is nothing beside the video."""
+    views = [RenderView(torch.eye(4)[:3], 30.0, 30.0, 16.0, 9.0, 32, 18, time=t / 4) for t in range(5)]
+    out, rendered = tmp_path / f"out{ending}", []
+
+    class Counting(FakeRun):
+        def render(self, camera, crop=None, background=None):
+            rendered.append(float(camera.times))
+            return super().render(camera, crop, background)
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        render_video(Counting(), views, out, progress=stop)  # type: ignore[arg-type]
+    assert not out.exists() and rendered == [0.0, 0.25, 0.5]
+    render_video(Counting(), views, out)  # type: ignore[arg-type]
+    assert rendered == [0.0, 0.25, 0.5, 0.75, 1.0] and len(video_frames(out)) == 5
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    with pytest.raises(KeyboardInterrupt):
+        render_video(Counting(), views, out, progress=stop)  # type: ignore[arg-type]
+    rendered.clear()
+    render_video(Counting(), views, out, Look(outputs=("rgb",)))  # type: ignore[arg-type]
+    assert len(rendered) == 5, "frames that show something else do not count"
+
+
+@pytest.mark.parametrize(("name", "message"), [("out.mp4", "this is a folder"), ("frames", "this is a file")])
+def test_what_stands_in_the_way_is_named_first(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "out.mp4").mkdir()
+    (tmp_path / "frames").write_text("")
+    with pytest.raises(ValueError, match=f"{tmp_path / name}: {message}"):
+        Look().check(tmp_path / name)

@@ -209,3 +209,7 @@ def test_wrong_options(run: Any, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             export_run(run, tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "export.json").write_text('{"semflow_export": 1}')  # of one that failed before its first file
+    made = export_run(run, tmp_path / "out", ExportOptions(what=("cameras",)))
+    assert made == [tmp_path / "out" / "transforms.json"] and made[0].is_file()

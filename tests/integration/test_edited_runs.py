@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,12 @@ import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.scripts import render as ns_render
+from PIL import Image
 from tiny_runs import HEIGHT, WIDTH, TrainedRun, dataset_of, model_of, set_up, tiny_config
+from viewer_session import watched
 
+from semflow_nerfstudio.cli import main
 from semflow_nerfstudio.editing.scene_state import (
     SceneState,
     ghost,
@@ -23,9 +29,9 @@ from semflow_nerfstudio.editing.scene_state import (
     with_class_color,
     with_class_visible,
 )
-from semflow_nerfstudio.editing.scene_state_file import save_scene_state
+from semflow_nerfstudio.editing.scene_state_file import save_scene_state, to_json
 from semflow_nerfstudio.runs import Run, evaluate, load_run
-from semflow_nerfstudio.selection import clear_selection, write_selection
+from semflow_nerfstudio.selection import Selection, clear_selection, read_selection, write_selection
 from semflow_nerfstudio.visuals.camera_path import CropBox
 
 NOTHING = SceneState()
@@ -40,6 +46,12 @@ def run(tiny_run: TrainedRun) -> Run:
 def unedited(run: Run):
     yield
     run.model.set_scene_state(NOTHING)
+
+
+def semflow(*arguments: object) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["semflow", *map(str, arguments)])
+        main.entrypoint()
 
 
 def camera_of(run: Run, index: int = 0) -> Cameras:
@@ -170,3 +182,83 @@ def test_edits_that_were_selected_are_shown_when_the_run_is_loaded(tiny_run: Tra
         load_run(folder)
     clear_selection(folder)
     assert load_run(folder).model.scene_state == NOTHING
+
+
+HIDING = recolor(hide(NOTHING, "moving"), "static", (1.0, 0.0, 0.0), 1.0)
+
+
+@pytest.fixture
+def hiding(tiny_run: TrainedRun, tmp_path: Path) -> Path:
+    """A run for which `semflow select` has hidden what moves, and made the rest red."""
+    folder = Path(shutil.copytree(tiny_run.folder, tmp_path / "run"))
+    save_scene_state(HIDING, tmp_path / "state.json")
+    semflow("select", folder, "--scene-state", tmp_path / "state.json")
+    return folder
+
+
+def test_the_viewer_starts_with_edits_that_were_selected(hiding: Path, tmp_path: Path) -> None:
+    loaded = load_run(hiding)
+    with watched(loaded, tmp_path) as session:
+        session.client.wait(lambda: "- moving: hidden" in session.client.texts())
+        session.settle()
+        assert float(session.rendered[-1]["dynamicness"].max()) == 0
+        session.client.press("Reset all edits")
+        session.client.wait(lambda: "Nothing is edited." in session.client.texts())
+        session.settle()
+        assert float(session.rendered[-1]["dynamicness"].max()) > 0
+
+
+def test_exports_show_edits_that_were_selected(hiding: Path, tiny_run: TrainedRun, tmp_path: Path) -> None:
+    options = ("--what", "images", "--times", 0.5)
+    semflow("export", hiding, tmp_path / "selected", *options)
+    semflow("export", tiny_run.folder, tmp_path / "plain", *options)
+    semflow("export", tiny_run.folder, tmp_path / "given", *options, "--scene-state", tmp_path / "state.json")
+    pictures = {name: (tmp_path / name / "images/00000.png").read_bytes() for name in ("selected", "plain", "given")}
+    assert pictures["selected"] == pictures["given"] != pictures["plain"]
+    note = json.loads((tmp_path / "selected/export.json").read_text())
+    assert note["scene_state"]["objects"] == to_json(HIDING)["objects"]
+    semflow("select", hiding, "--clear")
+    with pytest.raises(SystemExit):
+        semflow("export", hiding, tmp_path / "selected", *options)  # would mix two states
+
+
+def test_completed_labels_do_not_see_edits(hiding: Path, tiny_run: TrainedRun, tmp_path: Path) -> None:
+    for name, folder in (("edited", hiding), ("plain", tiny_run.folder)):
+        semflow("complete", folder, tmp_path / name, "--no-keep-given")
+    files = sorted(path.relative_to(tmp_path / "plain") for path in (tmp_path / "plain").rglob("*.png"))
+    assert files
+    for file in files:
+        assert (tmp_path / "edited" / file).read_bytes() == (tmp_path / "plain" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "this is no scene state"),
+        ('{"version": 1, "objects": {"class:car": {"hidden": true}}}', "there is no class 'car'; the run has floor"),
+        ('{"version": 1, "scene": "other"}', "there is no scene 'other'"),
+        ('{"version": 1, "objects": {"person": {}}}', "'person' is no target"),
+    ],
+)
+def test_select_refuses_what_could_not_be_shown(
+    content: str, message: str, tiny_run: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(content)
+    with pytest.raises(SystemExit):
+        semflow("select", tiny_run.folder, "--scene-state", path)
+    error = capsys.readouterr().err
+    assert message in error and str(path) in error
+    assert read_selection(tiny_run.folder) == Selection()
+
+
+def test_ns_render_shows_edits_that_were_selected(hiding: Path, run: Run, tmp_path: Path) -> None:
+    names = {"rendered_output_names": ["rgb"], "image_format": "png"}
+    ns_render.DatasetRender(hiding / "config.yml", tmp_path / "out", split="train", **names).main()  # type: ignore[arg-type]
+    file = min((tmp_path / "out/train/rgb").rglob("*.png"))
+    shown = np.asarray(Image.open(file)).astype(int)
+    camera = dataset_of(run, "train").cameras[:1]
+    plain = run.render(camera)["rgb"].numpy()
+    run.model.set_scene_state(HIDING)
+    edited = run.render(camera)["rgb"].numpy()
+    assert np.abs(shown - 255 * edited).max() < 2 < np.abs(shown - 255 * plain).max()

@@ -36,11 +36,13 @@ from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.labels import read_label_map
 from semflow_nerfstudio.data.modalities import decode_labels
 from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
+from semflow_nerfstudio.editing.scene_state import SceneState, hide
 from semflow_nerfstudio.runs import Run, evaluate, load_run
 from semflow_nerfstudio.scene_outputs import SceneOutputs
 from semflow_nerfstudio.selection import read_selection, write_selection
 from semflow_nerfstudio.training.objective import present_modalities
 from semflow_nerfstudio.training.observed import observe
+from semflow_nerfstudio.viewer.panel import SemanticsPanel
 
 
 def of(root: Path, *names: str) -> DynamicSceneDataParserConfig:
@@ -272,6 +274,40 @@ def test_the_viewer_has_a_list_of_scenes(run: Run, tmp_path: Path) -> None:
         assert tuple(session.client.control("Scene")["options"]) == ("A", "B")
         second = session.show("Scene", "B")
         assert run.model.shown_scene == "B" and not np.array_equal(first, second)
+
+
+def test_each_scene_has_its_own_edits_in_the_viewer(run: Run, tmp_path: Path) -> None:
+    """Time, selection and edits follow the scene; a state of another scene shows that one."""
+    with watched(run, tmp_path) as session:
+        panel, client = run.pipeline.semantics.panel, session.client
+        assert isinstance(panel, SemanticsPanel)
+        browser = panel.browser
+        plain = session.settle()
+        session.show("Selected", "static")
+        client.press("Hide")
+        client.wait(lambda: "- static: hidden" in client.texts())
+        hidden = session.settle()
+        assert not np.array_equal(hidden, plain)
+        session.show("Scene", "B")
+        client.wait(lambda: "Nothing is edited." in client.texts() and "Nothing is selected." in client.texts())
+        session.settle()
+        assert browser.state == SceneState(scene="B") and model_of(run).edits("B") is None
+        assert panel.playback.playback.times.tolist() == pytest.approx(browser.frame_times)
+        assert client.value("Edits file").endswith("scene_state_B.json")
+        client.press("Undo")  # there is nothing to undo here
+        session.show("Scene", "A")
+        client.wait(lambda: "- static: hidden" in client.texts())
+        session.settle()
+        assert browser.state == hide(SceneState(scene="A"), "static")
+        client.press("Undo")
+        client.wait(lambda: "Nothing is edited." in client.texts())
+        client.upload(
+            "Upload edits", "b.json", b'{"version": 1, "scene": "B", "objects": {"moving": {"hidden": true}}}'
+        )
+        client.wait(lambda: "- moving: hidden" in client.texts())
+        session.settle()
+        assert run.model.shown_scene == "B" and browser.state == hide(SceneState(scene="B"), "moving")
+        assert session.alive
 
 
 # ---------------------------------------------------------------- classes are in the checkpoint

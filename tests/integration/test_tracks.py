@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_runs import FRAMES, TrainedRun, scene_of
 from torch import Tensor
 
 from semflow_nerfstudio.cli import main
 from semflow_nerfstudio.data.checks import SceneDataError
+from semflow_nerfstudio.editing.scene_state import SceneState, hide
 from semflow_nerfstudio.fields.dynamic_field import DynamicFieldOutputs
 from semflow_nerfstudio.fields.static_field import FieldOutputs
 from semflow_nerfstudio.rendering.samples import Samples
@@ -178,3 +180,26 @@ def test_command(tiny_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.Monke
 def test_no_exact_tracks(tmp_path: Path) -> None:
     with pytest.raises(SceneDataError, match="make-scene"):
         read_true_tracks(tmp_path)
+
+
+def test_a_video_shows_the_views_that_were_looked_at(tiny_run: TrainedRun, tmp_path: Path) -> None:
+    out = tmp_path / "tracks.gif"
+    arguments = ["track", tiny_run.folder, "--grid", 4, "--out", tmp_path / "t", "--video", out, "--scale", 2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["semflow", *map(str, arguments)])
+        main.entrypoint()
+    with Image.open(out) as video:
+        width, height = read_tracks(tmp_path / "t.npz").image_size
+        assert video.n_frames == FRAMES and video.width == 2 * width and abs(video.height - 2 * height) <= 1
+
+
+def test_edits_do_not_touch_tracks(moving_run: Run) -> None:
+    queries = Queries(np.zeros(1, np.int64), np.array([[10.5, 6.5]], np.float32))
+    before = track_points(moving_run, queries)
+    moving_run.model.set_scene_state(hide(SceneState(), "moving"))
+    try:
+        after = track_points(moving_run, queries)
+    finally:
+        moving_run.model.set_scene_state(SceneState())
+    assert before.moving.all() and np.array_equal(before.positions, after.positions)
+    assert np.array_equal(before.visible, after.visible)

@@ -89,3 +89,12 @@ def test_a_clip_of_one_frame_plays(ending: str) -> None:
     assert played(playback, 0.1, 5.0) == [0, 0] and playback.time == 0.3
     playback.step(1)
     assert playback.frame == 0
+
+
+def test_another_clip_goes_on_at_its_nearest_frame() -> None:
+    playback = Playback(TIMES)
+    playback.seek(3)
+    playback.set_times((0.0, 0.9))
+    assert playback.frame == 1 and playback.time == 0.9 and playback.last == 1
+    playback.set_times(TIMES)
+    assert playback.frame == 3

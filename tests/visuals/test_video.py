@@ -18,8 +18,9 @@ FLAT = [(220, 20, 60), (0, 130, 180), (128, 64, 128)]
 def picture(index: int, height: int = 48, width: int = 64) -> np.ndarray:
     """A smooth gradient, a flat class colour, and a bright bar that moves one pixel a frame."""
     frame = np.zeros((height, width, 3), np.uint8)
-    frame[: height // 2, :, 1] = np.linspace(40, 200, width).astype(np.uint8)
-    frame[height // 2 :] = FLAT[index % len(FLAT)]
+    half = height // 4 * 2  # even: videos keep one colour for two rows
+    frame[:half, :, 1] = np.linspace(40, 200, width).astype(np.uint8)
+    frame[half:] = FLAT[index % len(FLAT)]
     frame[2:8, 4 + index : 8 + index] = 255
     return frame
 
