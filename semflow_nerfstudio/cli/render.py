@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ class Render:
     """What to write: .mp4, .gif or .webm, or a folder for PNGs (an interrupted folder is continued)."""
     outputs: tuple[str, ...] | None = None
     """Outputs shown side by side: rgb, semantics, semantics_overlay, depth, flow, static_rgb, dynamic_rgb, ...; rgb and
-    semantics by default, with --alpha rgb alone."""
+    semantics by default (of a run without labels rgb and flow), with --alpha rgb alone."""
     split: tuple[float, ...] | None = None
     """Show two outputs on a split screen: where it is cut, as a share of the width, such as 0.5; two numbers let the
     cut run from the first to the second."""
@@ -82,6 +82,8 @@ class Render:
         isolate(given, self.only)  # says now, before the run is loaded, if these are no targets
         crop = None if self.camera_path is None else from_camera_path_json(self.camera_path).crop
         run = load_run(self.run)
+        if self.outputs is None and not self.alpha and not run.model.class_names:
+            look = replace(look, outputs=("rgb", "flow"))
         scene = self.scene or given.scene
         if scene is not None:
             run.model.show_scene(scene)
