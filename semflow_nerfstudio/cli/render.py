@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ class Render:
     """What to write: .mp4, .gif or .webm, or a folder for PNGs; an interrupted render is continued."""
     outputs: tuple[str, ...] | None = None
     """Outputs shown side by side: rgb, semantics, semantics_overlay, depth, flow, static_rgb, dynamic_rgb, ...; rgb and
-    semantics by default, with --alpha rgb alone."""
+    semantics by default (of a run without labels rgb and flow), with --alpha rgb alone."""
     split: tuple[float, ...] | None = None
     """Show two outputs on a split screen: where it is cut, as a share of the width, such as 0.5; two numbers let the
     cut run from the first to the second."""
@@ -86,6 +86,8 @@ class Render:
             raise ValueError(
                 f"{self.scene_state} edits scene '{given.scene}', but --scene is '{self.scene}': choose one"
             )
+        if self.outputs is None and not self.alpha and not run.model.class_names:
+            look = replace(look, outputs=("rgb", "flow"))
         scene = self.scene or given.scene
         if scene is not None:
             run.model.show_scene(scene)

@@ -20,6 +20,7 @@ from tiny_runs import (
     CLASSES_OUTPUTS,
     FRAMES,
     OUTPUTS,
+    WIDTH,
     dataset_of,
     model_of,
     parameters,
@@ -30,6 +31,7 @@ from tiny_runs import (
     without,
 )
 
+from semflow_nerfstudio.cli.render import Render
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.transforms import SemFlowDataParserConfig
 from semflow_nerfstudio.runs import evaluate, load_run
@@ -100,6 +102,9 @@ def test_without_everything_but_images_and_poses(scene: Path, tmp_path: Path) ->
     assert np.isfinite(scores["psnr"]) and "miou" not in scores
     groups = trainer.pipeline.get_param_groups()
     assert set(groups) == {"fields", "flow", "proposals"}
+    Render(trainer.base_dir, tmp_path / "video", num_frames=2, legend=False, captions=False).main()
+    with Image.open(tmp_path / "video" / "00001.png") as picture:
+        assert picture.width >= 2 * WIDTH  # colour and motion, without having to ask for them
 
 
 @pytest.mark.parametrize("folder", ["SegmentationClass_train", "motion_masks", "disp", "flow"])
