@@ -18,6 +18,7 @@ from torch import Tensor
 
 from semflow_nerfstudio.data.corruption import CorruptionConfig
 from semflow_nerfstudio.data.dataset import SemFlowDataset
+from semflow_nerfstudio.data.derived_motion import derive_motion_masks
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.frame_cache import FrameCache
 from semflow_nerfstudio.data.frame_features import FrameFeaturesConfig, frame_features
@@ -46,6 +47,8 @@ class SemFlowDataManagerConfig(SavedConfig, VanillaDataManagerConfig):
     """Width in pixels to which the frames that the frame encoder sees are scaled down where they are wider."""
     align_disparity: bool = True
     """Whether to make metric depth of relative disparity, by static points triangulated from the optical flow."""
+    derive_motion_masks: bool = True
+    """Whether what moves is derived from optical flow and poses on training frames that have no motion mask."""
     label_propagation: LabelPropagation = "auto"
     """How unlabelled pixels learn from other frames' labels where some frames, or most pixels, have none: along the
     given optical flow before training, along the model's own trajectories while it trains, both (auto), or none."""
@@ -124,9 +127,11 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
             self.eval_dataloader.first = self.eval_dataset.frame_range(index)[0]
 
     def setup_train(self) -> None:
-        """Set up the training frames. Only where there will be training are they read, and disparity aligned, now."""
+        """Set up the training frames. Only for training are they read, and masks and depth derived, now."""
         dataset = self.train_dataset
         training = self.test_mode == "val"
+        if self.config.derive_motion_masks and training:
+            derive_motion_masks(dataset)
         if self.config.align_disparity and training:
             align_scenes(dataset)
         if training:

@@ -155,6 +155,8 @@ def assemble_scene(
     frames = dataset.frames[first:last]
     names = ("labels", "motion_mask", "disparity", "depth")
     present = {name for name in names if any(getattr(frame, name) for frame in frames)}
+    if any(frame in dataset.derived_motion for frame in range(first, last)):
+        present.add("motion_mask")
     if any(frame.flow_forward or frame.flow_backward for frame in frames):
         present.add("flow")
     if "depth" in present or scene in dataset.alignments:
