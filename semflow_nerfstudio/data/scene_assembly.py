@@ -176,6 +176,7 @@ def assemble_scene(
         distinct_times=_float(record.distinct_times),
         next_frame=_int(record.next_frame),
         previous_frame=_int(record.previous_frame),
+        camera=None if record.camera is None else _int(record.camera),
         aabb=box,
         bounded=bounded,
         near=record.near,
