@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from semflow_nerfstudio.compat import computes_in_bfloat16
 from semflow_nerfstudio.editing.editable import Editable
 from semflow_nerfstudio.evaluation.scene_evaluation import SceneEvaluation
+from semflow_nerfstudio.flow.feature_basis import FeatureBasis
 from semflow_nerfstudio.flow.feature_maps import FeatureCache, Maps
 from semflow_nerfstudio.renderer import RenderConfig, render_rays
 from semflow_nerfstudio.sampling.choice import SamplerName, Sampling, make_sampler
@@ -167,13 +168,14 @@ class SemanticFlowModel(Editable, Model):
     def make_shared(self, features: Tensor | None, num_classes: int) -> SharedNetworks:
         """The shared networks, for the frozen features (N, h, w, C) that frames have or for an encoder of their own."""
         dim = None if features is None else features.shape[-1]
-        return SharedNetworks(self.config.shared, num_classes, dim)
+        return SharedNetworks(self.config.shared, num_classes, dim, self.kwargs["metadata"].get("feature_basis"))
 
     def match_checkpoint(self, saved: dict[str, Tensor]) -> None:
         """Build the frame encoder that a checkpoint was trained with, and complete what older ones lack.
 
-        Checkpoints of before there was calibration have a temperature of one. A frozen encoder whose weights were not
-        there in training gave way to the small trainable one; whether they are there now does not matter.
+        Checkpoints of before there was calibration have a temperature of one, those of before scenes had one basis of
+        frozen features have none. A frozen encoder whose weights were not there in training gave way to the small
+        trainable one; whether they are there now does not matter.
         """
         ending = "shared.static_network.layers.0.weight"
         prefix = next((key.removesuffix(ending) for key in saved if key.endswith(ending)), None)
@@ -181,6 +183,9 @@ class SemanticFlowModel(Editable, Model):
             return
         saved.setdefault(f"{prefix}shared.calibration.inverse_temperature", torch.ones(()))
         features = saved.get(f"{prefix}scenes.{next(iter(self.scenes))}.bank.features")
+        if features is not None:
+            for name, empty in FeatureBasis().state_dict().items():
+                saved.setdefault(f"{prefix}shared.basis.{name}", empty)
         if (features is None) == (self.shared.encoder is not None):
             return
         for name in self.scenes:

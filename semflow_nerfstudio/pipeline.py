@@ -281,7 +281,7 @@ def for_adaptation(
     if adapting is None or not isinstance(data, SemFlowDataManagerConfig):
         return config
     if source is not None:
-        data = replace(data, known_classes=class_table(source.classes, source.path))
+        data = replace(data, known_classes=class_table(source.classes, source.path), known_basis=source.basis)
     if adapting.adapt_label_steps == 0:
         data = replace(data, hidden_labels="all" if test_mode == "val" else "training")
     return replace(config, datamanager=data)

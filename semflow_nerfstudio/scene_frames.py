@@ -51,6 +51,8 @@ class SceneFrames:
     """Colour behind everything: white for data sets with alpha blended on white."""
     features: Float[Tensor, "N h w C"] | None = None
     """float16 maps of a frozen frame encoder, whose cells tile the images; None where the encoder is trained along."""
+    camera: Int[Tensor, "N"] | None = None
+    """Number of the camera that took a frame; None: not known, or one camera."""
     has: frozenset[str] = frozenset()
     """Modalities present on at least one training frame: labels, flow, motion_mask, disparity, depth, and inverse_depth
     where depth or aligned disparity is in scene units."""

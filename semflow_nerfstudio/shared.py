@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from semflow_nerfstudio.fields.mlp import full_precision
 from semflow_nerfstudio.flow.aggregation import FlowFeatureAggregation, look_up
 from semflow_nerfstudio.flow.attention import FlowAttention, MeanAggregation
+from semflow_nerfstudio.flow.feature_basis import FeatureBasis
 from semflow_nerfstudio.flow.feature_maps import Maps
 from semflow_nerfstudio.flow.frame_bank import FrameBank
 from semflow_nerfstudio.flow.frame_encoders import ConvEncoder
@@ -61,19 +62,28 @@ class SharedConfig(SavedConfig):
 class SharedNetworks(nn.Module):
     """Frame encoder, flow attention and the two semantic networks."""
 
-    def __init__(self, config: SharedConfig, num_classes: int, feature_dim: int | None = None) -> None:
+    def __init__(
+        self,
+        config: SharedConfig,
+        num_classes: int,
+        feature_dim: int | None = None,
+        basis: FeatureBasis | None = None,
+    ) -> None:
         """Make the networks.
 
         Args:
             config: Their size.
             num_classes: C.
             feature_dim: Channels of the frames' frozen features; None where the encoder is trained along.
+            basis: What compressed these features; None: a checkpoint will say.
         """
         super().__init__()
         self.config = config
         self.encoder: ConvEncoder | None = None
         if feature_dim is None:
             self.encoder = ConvEncoder(config.encoder_width, config.encoder_hidden, config.encoder_stride)
+        else:
+            self.basis = FeatureBasis() if basis is None else basis.copied()
         width = feature_dim or config.encoder_width
         self.aggregate = FlowFeatureAggregation(
             config.displacement_scale if config.use_displacement else 0.0, config.num_frequencies

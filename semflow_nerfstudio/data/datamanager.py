@@ -18,9 +18,10 @@ from torch import Tensor
 
 from semflow_nerfstudio.data.corruption import CorruptionConfig
 from semflow_nerfstudio.data.dataset import SemFlowDataset
+from semflow_nerfstudio.data.derived_motion import derive_motion_masks
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.frame_cache import FrameCache
-from semflow_nerfstudio.data.frame_features import FrameFeaturesConfig, frame_features
+from semflow_nerfstudio.data.frame_features import Clip, FrameFeaturesConfig, frame_features
 from semflow_nerfstudio.data.frame_sampler import SemFlowPixelSampler, SemFlowPixelSamplerConfig
 from semflow_nerfstudio.data.label_sources import LabelPropagation, label_images, propagate_labels
 from semflow_nerfstudio.data.labels import ClassTable, extend_class_table
@@ -46,6 +47,8 @@ class SemFlowDataManagerConfig(SavedConfig, VanillaDataManagerConfig):
     """Width in pixels to which the frames that the frame encoder sees are scaled down where they are wider."""
     align_disparity: bool = True
     """Whether to make metric depth of relative disparity, by static points triangulated from the optical flow."""
+    derive_motion_masks: bool = True
+    """Whether what moves is derived from optical flow and poses on training frames that have no motion mask."""
     label_propagation: LabelPropagation = "auto"
     """How unlabelled pixels learn from other frames' labels where some frames, or most pixels, have none: along the
     given optical flow before training, along the model's own trajectories while it trains, both (auto), or none."""
@@ -57,6 +60,9 @@ class SemFlowDataManagerConfig(SavedConfig, VanillaDataManagerConfig):
     those for evaluation as well."""
     known_classes: tyro.conf.Suppress[ClassTable | None] = None
     """Classes that come first in the data set's table, those of networks that are adapted to it."""
+    known_basis: tyro.conf.Suppress[Any] = None
+    """`FeatureBasis` by which frozen features are compressed, that of networks that are adapted to them; None: one
+    that is fitted to all scenes."""
     frame_features: FrameFeaturesConfig = field(default_factory=FrameFeaturesConfig)
     """What the flows read in the frames: a small encoder trained along, or frozen features of a pretrained one."""
     corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
@@ -68,8 +74,9 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
     `disparity` and `depth` where there is `inverse_depth`, which is made of them).
 
     The training dataset's metadata, which nerfstudio hands to the model, gets `scene_frames` (name -> `SceneFrames`)
-    where disparity was aligned, `alignment` (name -> `DisparityAlignment`), and for training with few labels
-    `label_sources` (name -> `LabelSources`), and `silhouettes` (name -> label images) where they are asked for.
+    where disparity was aligned, `alignment` (name -> `DisparityAlignment`), for training with few labels
+    `label_sources` (name -> `LabelSources`), for training on frozen features `feature_basis`, and `silhouettes`
+    (name -> label images) where they are asked for.
     """
 
     config: SemFlowDataManagerConfig  # type: ignore
@@ -86,14 +93,18 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
 
     def add_frame_features(self, scenes: list[SceneFrames]) -> None:
         """Give scenes the features of a frozen encoder: computed for training, empty where a checkpoint has them."""
-        config = self.config.frame_features
-        if config.encoder == "trainable" or not any("labels" in scene.has for scene in scenes):
+        config, adapted = self.config.frame_features, self.config.known_classes is not None
+        if config.encoder == "trainable" or not (adapted or any("labels" in scene.has for scene in scenes)):
             return
-        for scene in scenes:
-            if self.test_mode == "val":
-                scene.features = frame_features(scene.images, config, self.device)
-            else:
+        if self.test_mode != "val":
+            for scene in scenes:
                 scene.features = torch.zeros(len(scene.images), 1, 1, config.pca_dim, dtype=torch.float16)
+            return
+        found = frame_features([Clip.of(scene) for scene in scenes], config, self.device, self.config.known_basis)
+        if found is not None:
+            self.train_dataset.metadata["feature_basis"] = found.basis
+            for scene, maps in zip(scenes, found.maps, strict=True):
+                scene.features = maps
 
     def create_train_dataset(self) -> SemFlowDataset:
         """The training frames, damaged where that is asked for."""
@@ -127,9 +138,11 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
             self.eval_dataloader.first = self.eval_dataset.frame_range(index)[0]
 
     def setup_train(self) -> None:
-        """Set up the training frames. Only where there will be training are they read, and disparity aligned, now."""
+        """Set up the training frames. Only for training are they read, and masks and depth derived, now."""
         dataset = self.train_dataset
         training = self.test_mode == "val"
+        if self.config.derive_motion_masks and training:
+            derive_motion_masks(dataset)
         if self.config.align_disparity and training:
             align_scenes(dataset)
         if training:

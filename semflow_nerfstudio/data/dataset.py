@@ -85,6 +85,8 @@ class SemFlowDataset(InputDataset):
         """By scene: what maps its frames' disparity to inverse depth. Set by the datamanager."""
         self.carried: dict[int, CarriedLabels] = {}
         """By frame: labels that the flow brings from other frames. Set by the datamanager."""
+        self.derived_motion: dict[int, UInt8[np.ndarray, "h w"]] = {}
+        """By frame, at any size: what moves, where there is no mask. Set by `use_derived_motion`."""
         self.corruption = CorruptionConfig()
         self._has = self._present()
         if scale_factor != 1.0:
@@ -188,12 +190,12 @@ class SemFlowDataset(InputDataset):
             result["carried_labels"], result["carried_confidence"] = carried.labels, carried.confidence
         for name in ("flow_forward", "flow_backward"):
             if self.has(name):
-                known = self._read_flow(index, name)
+                known = self.read_flow(index, name == "flow_forward")
                 flow, valid = known or (np.zeros((height, width, 2)), np.zeros((height, width), bool))
                 result[name], result[f"{name}_mask"] = flow.astype(np.float16), valid
         if self.has("motion_mask"):
-            missing = np.full((height, width), UNKNOWN_MOTION, np.uint8)
-            result["motion_mask"] = missing if frame.motion_mask is None else read_mask(frame.motion_mask, *size)
+            mask = self.motion_mask(index)
+            result["motion_mask"] = np.full((height, width), UNKNOWN_MOTION, np.uint8) if mask is None else mask
         unknown = np.full((height, width), np.nan, np.float32)
         if self.has("disparity"):
             result["disparity"] = unknown if frame.disparity is None else read_disparity(frame.disparity, *size)
@@ -237,20 +239,32 @@ class SemFlowDataset(InputDataset):
         result = FrameObservation(disparity=None)
         if frame.disparity is not None:
             result.disparity = read_sharp_disparity(frame.disparity, *size)
-        result.flow_forward, result.flow_forward_mask = self._read_flow(image_idx, "flow_forward") or (None, None)
-        result.flow_backward, result.flow_backward_mask = self._read_flow(image_idx, "flow_backward") or (None, None)
-        if frame.motion_mask is not None:
-            result.motion_mask = read_mask(frame.motion_mask, *size)
+        result.flow_forward, result.flow_forward_mask = self.read_flow(image_idx, True) or (None, None)
+        result.flow_backward, result.flow_backward_mask = self.read_flow(image_idx, False) or (None, None)
+        result.motion_mask = self.motion_mask(image_idx)
         return result
 
-    def _read_flow(
-        self, index: int, name: Literal["flow_forward", "flow_backward"]
-    ) -> tuple[Float[np.ndarray, "H W 2"], Bool[np.ndarray, "H W"]] | None:
-        """A frame's flow at its own size, damaged where that is asked for; None where there is no file."""
-        path: Path | None = getattr(self.frames[index], name)
+    def motion_mask(self, image_idx: int) -> UInt8[np.ndarray, "H W"] | None:
+        """0 static, 1 moving, 255 unknown: the given mask, else the derived one; None where there is neither."""
+        path, size = self.frames[image_idx].motion_mask, self.size(image_idx)
+        if path is not None:
+            return read_mask(path, *size)
+        derived = self.derived_motion.get(image_idx)
+        return None if derived is None else resize_nearest(derived, *size)
+
+    def use_derived_motion(self, masks: dict[int, UInt8[np.ndarray, "h w"]]) -> None:
+        """Give these masks (0 static, 1 moving, 255 unknown), of any size, for frames that have none of their own."""
+        self.derived_motion |= masks
+        if masks:
+            self._has.add("motion_mask")
+
+    def read_flow(self, index: int, forward: bool) -> tuple[Float[np.ndarray, "H W 2"], Bool[np.ndarray, "H W"]] | None:
+        """A frame's flow and where it is valid, at the frame's size, damaged where that is asked for; None where there
+        is no file."""
+        frame = self.frames[index]
+        path = frame.flow_forward if forward else frame.flow_backward
         if path is None:
             return None
-        forward = name == "flow_forward"
         if self.corruption.flow_source == "given":
             flow, valid = read_flow(path, *self.size(index))
         else:
@@ -261,6 +275,12 @@ class SemFlowDataset(InputDataset):
             images = [read_image(file, *read_image_size(file))[..., :3] for file in files]
             flow, valid = resize_flow(*dis_flow(*images), *self.size(index))
         return self.corruption.flow(index, forward, flow, valid)
+
+    def flow_target(self, index: int, forward: bool) -> int | None:
+        """Index of the frame that a frame's given flow leads to; None where there is none."""
+        frame = self.frames[index]
+        path = frame.flow_forward if forward else frame.flow_backward
+        return None if path is None else self._neighbour(index, forward)
 
     def _neighbour(self, index: int, forward: bool) -> int | None:
         """Index of the frame that a frame's flow leads to; None where that is not in this data set."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import urlparse
@@ -75,6 +75,8 @@ class FrozenEncoder(nn.Module):
     """
 
     trainable = False
+    clip, margin = 1, 0
+    """Frames whose features are computed at once, and frames around them that they may see."""
     width: int
     stride: int
     mean: Tensor
@@ -94,13 +96,29 @@ class FrozenEncoder(nn.Module):
         """Images as the network was trained on."""
         return ((images + 1) / 2 - self.mean) / self.std
 
-    @torch.no_grad()
     def forward(self, images: Float[Tensor, "F 3 H W"]) -> Float[Tensor, "F C h w"]:
+        return torch.cat([self.piece(images[seen], own) for _, seen, own in self.pieces(len(images))])
+
+    def pieces(self, count: int) -> Iterator[tuple[slice, slice, slice]]:
+        """A clip of `count` frames in pieces that memory has room for.
+
+        Yields:
+            The piece's frames; the frames that are needed for it; which of these the piece's own are.
+        """
+        for first in range(0, count, self.clip):
+            last = min(first + self.clip, count)
+            start, end = max(0, first - self.margin), min(last + self.margin, count)
+            yield slice(first, last), slice(start, end), slice(first - start, last - start)
+
+    @torch.no_grad()
+    def piece(self, images: Float[Tensor, "f 3 H W"], own: slice) -> Float[Tensor, "n C h w"]:
+        """Feature maps of one of the `pieces`, given the frames that are needed for it."""
         height, width = images.shape[-2:]
-        return self.features(images, -(-height // self.stride), -(-width // self.stride))
+        rows, columns = -(-height // self.stride), -(-width // self.stride)
+        return self.features(self.normalized(images), rows, columns)[own]
 
     def features(self, images: Float[Tensor, "F 3 H W"], rows: int, columns: int) -> Float[Tensor, "F C rows columns"]:
-        """Feature maps of the given size."""
+        """Feature maps of the given size, of normalised images."""
         raise NotImplementedError
 
 
@@ -115,41 +133,30 @@ class ImageEncoder(FrozenEncoder):
 
     def features(self, images: Float[Tensor, "F 3 H W"], rows: int, columns: int) -> Float[Tensor, "F C rows columns"]:
         height, width = images.shape[-2:]
-        whole = []
-        for image in self.normalized(images).split(1):  # one at a time: clips are long and memory is not
-            x = image
-            for name in ("conv1", "bn1", "relu", "maxpool"):
-                x = self.network.get_submodule(name)(x)
-            maps = []
-            for k, stride in ((1, 4), (2, 8), (3, 16)):
-                x = self.network.get_submodule(f"layer{k}")(x)
-                maps.append(resample(x, stride, height, width, rows, columns))
-            whole.append(torch.cat(maps, dim=1))
-        return torch.cat(whole)
+        x = images
+        for name in ("conv1", "bn1", "relu", "maxpool"):
+            x = self.network.get_submodule(name)(x)
+        maps = []
+        for k, stride in ((1, 4), (2, 8), (3, 16)):
+            x = self.network.get_submodule(f"layer{k}")(x)
+            maps.append(resample(x, stride, height, width, rows, columns))
+        return torch.cat(maps, dim=1)
 
 
 class VideoEncoder(FrozenEncoder):
-    """The first three stages of a 3-D ResNet, over a few frames at a time."""
+    """The first three stages of a 3-D ResNet, over a few frames of one camera at a time.
+
+    Pieces start at a multiple of the strides in time, so that they do not differ in how frames are grouped.
+    """
 
     stride = 4
     clip, margin = 16, 4
-    """Frames whose features are computed at once, and frames around them that they may see."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network, KINETICS)
         self.width = sum(_channels(network.get_submodule(f"layer{k}")) for k in (1, 2, 3))
 
     def features(self, images: Float[Tensor, "F 3 H W"], rows: int, columns: int) -> Float[Tensor, "F C rows columns"]:
-        images, whole = self.normalized(images), []
-        for first in range(0, len(images), self.clip):
-            last = min(first + self.clip, len(images))
-            # starts at a multiple of the strides in time, so that clips do not differ in how frames are grouped
-            start, end = max(0, first - self.margin), min(last + self.margin, len(images))
-            maps = self._clip(images[start:end], rows, columns)
-            whole.append(maps[first - start : last - start])
-        return torch.cat(whole)
-
-    def _clip(self, images: Float[Tensor, "F 3 H W"], rows: int, columns: int) -> Float[Tensor, "F C rows columns"]:
         height, width = images.shape[-2:]
         x = self.network.get_submodule("stem")(images.transpose(0, 1)[None])
         maps = []
@@ -170,11 +177,7 @@ class PatchEncoder(FrozenEncoder):
 
     def features(self, images: Float[Tensor, "F 3 H W"], rows: int, columns: int) -> Float[Tensor, "F C rows columns"]:
         size = (rows * self.patch, columns * self.patch)
-        whole = []
-        for image in self.normalized(images).split(1):
-            enlarged = nn.functional.interpolate(image, size=size, mode="bicubic", align_corners=False)
-            whole.append(self.network(enlarged))
-        return torch.cat(whole)
+        return self.network(nn.functional.interpolate(images, size=size, mode="bicubic", align_corners=False))
 
 
 def resample(

@@ -54,6 +54,8 @@ class SceneRecord:
     """Index among the *training* frames of where a frame's forward flow leads, -1 where that is none of them."""
     previous_frame: Int64[np.ndarray, "N"]
     """Likewise for backward flow."""
+    camera: Int64[np.ndarray, "N"] | None = None
+    """Number of the camera that took a frame, which frames of one time differ in; None: not known, or one camera."""
     near: float | None = None
     """Distance along the ray, in scene units, in front of which no camera sees anything."""
     far: float | None = None

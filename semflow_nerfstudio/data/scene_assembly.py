@@ -155,6 +155,8 @@ def assemble_scene(
     frames = dataset.frames[first:last]
     names = ("labels", "motion_mask", "disparity", "depth")
     present = {name for name in names if any(getattr(frame, name) for frame in frames)}
+    if any(frame in dataset.derived_motion for frame in range(first, last)):
+        present.add("motion_mask")
     if any(frame.flow_forward or frame.flow_backward for frame in frames):
         present.add("flow")
     if "depth" in present or scene in dataset.alignments:
@@ -174,6 +176,7 @@ def assemble_scene(
         distinct_times=_float(record.distinct_times),
         next_frame=_int(record.next_frame),
         previous_frame=_int(record.previous_frame),
+        camera=None if record.camera is None else _int(record.camera),
         aabb=box,
         bounded=bounded,
         near=record.near,

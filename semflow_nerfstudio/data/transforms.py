@@ -96,6 +96,7 @@ class SemFlowDataParser(Nerfstudio):
             distinct_times=file.distinct_times.astype(np.float32),
             next_frame=_neighbours(file, trained, indices, 1),
             previous_frame=_neighbours(file, trained, indices, -1),
+            camera=np.unique([frame.camera for frame in frames], return_inverse=True)[1],
             near=near,
             far=far,
             bounded=file.near is not None,

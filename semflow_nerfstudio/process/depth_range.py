@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from semflow_nerfstudio.cameras import FrameCameras
+from semflow_nerfstudio.data.epipolar import pose_explains, some_matches
 from semflow_nerfstudio.data.triangulation import Match, triangulate
-from semflow_nerfstudio.process.epipolar import pose_explains, some_matches
 from semflow_nerfstudio.process.optical_flow import consistent
 
 ANCHORS = 8

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Float32
 
 from semflow_nerfstudio.cameras import FrameCameras
-from semflow_nerfstudio.process.epipolar import MIN_MATCHES, Matches, fit_rigid, pose_explains, some_matches
+from semflow_nerfstudio.data.epipolar import Matches, pose_explains, some_matches
+from semflow_nerfstudio.process.epipolar import MIN_MATCHES, fit_rigid
 
 GOOD = 1.0 / 600
 """Error, as a share of the image's diagonal, up to which poses are fine whatever the motion is."""

@@ -12,11 +12,14 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor, nn
 
+from semflow_nerfstudio.flow.feature_basis import FeatureBasis
 from semflow_nerfstudio.scene_frames import SceneFrames
 from semflow_nerfstudio.shared import SharedNetworks
 
 MODEL, SHARED, CLASSES, SCENES = "_model.", "_model.shared.", "_model.classes.table", "_model.scenes."
 """Keys of a pipeline's checkpoint."""
+BASIS = "basis."
+"""Buffers that the data side takes over (`TrainedShared.basis`): the new scenes' features are made with them."""
 CLASS_LAYERS = ("flow_network.", "static_network.")
 """Parts of the shared networks whose last layers have a row for each class."""
 
@@ -80,6 +83,16 @@ class TrainedShared:
     """Of `SharedNetworks`."""
     classes: Classes
 
+    @property
+    def basis(self) -> FeatureBasis | None:
+        """What compressed the frozen features that they read; None where there are none, or in an old checkpoint."""
+        return FeatureBasis.of_state(self.state)
+
+    @property
+    def lacks_basis(self) -> bool:
+        """Whether they read frozen features of which the checkpoint does not say how they were compressed."""
+        return self.basis is None and not any(name.startswith("encoder.") for name in self.state)
+
 
 def checkpoint_file(path: Path) -> Path:
     """A checkpoint, given itself, its folder, or the run's folder or config.yml: there, the latest.
@@ -142,8 +155,8 @@ def adapt_shared(shared: SharedNetworks, source: TrainedShared, names: Sequence[
         ValueError: the networks differ in more than the number of classes.
     """
     assert tuple(names[: len(source.classes.names)]) == source.classes.names
-    own = shared.state_dict()
-    differing = sorted(own.keys() ^ source.state.keys())
+    own = {name: value for name, value in shared.state_dict().items() if not name.startswith(BASIS)}
+    differing = sorted(own.keys() ^ {name for name in source.state if not name.startswith(BASIS)})
     if differing:
         raise ValueError(
             f"{source.path} has other shared networks ({differing[0]}): use its --pipeline.model.shared options"
@@ -175,6 +188,8 @@ def describe(source: TrainedShared, names: Sequence[str], scene_classes: Sequenc
     known = source.classes.names
     numbers = sum(value.numel() for value in source.state.values())
     text = f"Took the shared networks ({len(source.state)} tensors, {numbers:,} numbers) of {source.path}"
+    if source.lacks_basis:
+        text += " (from a version that compressed each scene's features differently: train it again to adapt it well)"
     if scene_classes is None:
         return f"{text}; its {len(known)} classes ({', '.join(known)}) become the scene's, and the fields start anew."
     matched, new = [n for n in known if n in scene_classes], [n for n in names if n not in known]

@@ -27,6 +27,7 @@ def manage(folder: Path, test_mode: str = "val", **corruption) -> SemFlowDataMan
         train_num_rays_per_batch=64,
         eval_num_rays_per_batch=64,
         corruption=CorruptionConfig(**corruption),
+        derive_motion_masks=False,
     )
     return config.setup(device="cpu", test_mode=test_mode)
 

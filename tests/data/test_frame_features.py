@@ -5,12 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders import random_frames
 from torch import Tensor, nn
 from torchvision import models
 
 from semflow_nerfstudio.data import frame_features as ff
 from semflow_nerfstudio.data.checks import SceneDataError
-from semflow_nerfstudio.data.frame_features import FrameFeaturesConfig, compress, frame_features, missing_weights
+from semflow_nerfstudio.data.frame_features import (
+    Clip,
+    FrameFeaturesConfig,
+    frame_features,
+    missing_weights,
+)
 from semflow_nerfstudio.data.pretrained_encoders import (
     FrozenEncoder,
     at_frames,
@@ -19,6 +25,7 @@ from semflow_nerfstudio.data.pretrained_encoders import (
     resample,
 )
 from semflow_nerfstudio.data.vision_transformer import VisionTransformer
+from semflow_nerfstudio.flow.feature_basis import FeatureBasis
 
 NAMES = ("resnet18", "resnet50", "r3d_18", "dinov2")
 WIDTHS = {"resnet18": 64 + 128 + 256, "resnet50": 256 + 512 + 1024, "r3d_18": 64 + 128 + 256, "dinov2": 128}
@@ -54,6 +61,17 @@ def images() -> Tensor:
     coarse = torch.rand(FRAMES, 3, 5, 9, generator=generator)
     fine = nn.functional.interpolate(coarse, size=(HEIGHT, WIDTH), mode="bilinear")
     return (255 * fine).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def one_camera(images: Tensor) -> Clip:
+    return Clip(images, [torch.arange(len(images))])
+
+
+def features_of(images: Tensor, config: FrameFeaturesConfig) -> Tensor:
+    """Features of one scene alone."""
+    found = frame_features([one_camera(images)], config)
+    assert found is not None
+    return found.maps[0]
 
 
 def pixels(images: Tensor) -> Tensor:
@@ -147,14 +165,15 @@ def test_compression_keeps_what_varies_most() -> None:
     hidden = torch.randn(2, 20, 30, 3, generator=generator) * torch.tensor([5.0, 2.0, 1.0])
     mixing = torch.linalg.qr(torch.randn(10, 10, generator=generator)).Q[:3]
     maps = hidden @ mixing + 7
-    small = compress(maps, 3)
+    basis = FeatureBasis.fit(maps.reshape(-1, 10), 3)
+    small = basis(maps).float()
     assert small.shape == (2, 20, 30, 3) and small.reshape(-1, 3).var(0).mean() == pytest.approx(1, rel=0.05)
     # distances are kept but for the scale: nothing that varies was lost
     flat, original = small.reshape(-1, 3), maps.reshape(-1, 10)
     ratio = (flat[:50] - flat[50:100]).norm(dim=-1) / (original[:50] - original[50:100]).norm(dim=-1)
-    assert ratio.std() / ratio.mean() < 1e-4
-    assert torch.equal(small, compress(maps, 3))
-    one = compress(maps, 1)
+    assert ratio.std() / ratio.mean() < 5e-3  # in half precision
+    assert basis.key() == FeatureBasis.fit(maps.reshape(-1, 10), 3).key()
+    one = FeatureBasis.fit(maps.reshape(-1, 10), 1)(maps).float()
     assert abs(float(torch.corrcoef(torch.stack([one.flatten(), hidden[..., 0].flatten()]))[0, 1])) > 0.99
 
 
@@ -179,32 +198,32 @@ def count_computations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_features_are_computed_once(config, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = count_computations(monkeypatch)
-    first, second = frame_features(images, config), frame_features(images, config)
-    assert first is not None and second is not None and torch.equal(first, second) and len(calls) == 1
+    first, second = features_of(images, config), features_of(images, config)
+    assert torch.equal(first, second) and len(calls) == 1
     assert first.dtype == torch.float16 and first.shape == (FRAMES, 7, 13, 6)
-    assert len(list(config.cache.iterdir())) == 1
+    assert {file.name.split("-")[0] for file in config.cache.iterdir()} == {"basis", "resnet18"}
 
 
 def test_other_frames_or_arguments_are_computed_anew(
     config, weights: dict[str, Path], images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = count_computations(monkeypatch)
-    first = frame_features(images, config)
+    first = features_of(images, config)
     changed = images.clone()
     changed[0, 0, 0, 0] ^= 255
-    frame_features(changed, config)
-    frame_features(images, FrameFeaturesConfig("resnet18", config.weights, 5, config.cache))
+    features_of(changed, config)
+    features_of(images, FrameFeaturesConfig("resnet18", config.weights, 5, config.cache))
     state = torch.load(weights["resnet18"], weights_only=True)
     state["conv1.weight"] = state["conv1.weight"].flip(-1)
     torch.save(state, tmp_path / "other.pth")
-    other = frame_features(images, FrameFeaturesConfig("resnet18", tmp_path / "other.pth", 6, config.cache))
-    assert len(calls) == 4 and first is not None and other is not None and not torch.equal(first, other)
+    other = features_of(images, FrameFeaturesConfig("resnet18", tmp_path / "other.pth", 6, config.cache))
+    assert len(calls) == 4 and not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("damage", ["cut", "foreign", "not finite"])
 def test_broken_caches_are_computed_anew(config, images: Tensor, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = frame_features(images, config)
-    (file,) = config.cache.iterdir()
+    first = features_of(images, config)
+    (file,) = config.cache.glob("resnet18-*")
     content = dict(np.load(file))
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:200])
@@ -213,14 +232,92 @@ def test_broken_caches_are_computed_anew(config, images: Tensor, damage: str, mo
     else:
         np.savez(file, features=content["features"] * np.float16(np.nan), arguments=content["arguments"])
     calls = count_computations(monkeypatch)
-    again = frame_features(images, config)
-    assert len(calls) == 1 and first is not None and again is not None and torch.equal(first, again)
+    again = features_of(images, config)
+    assert len(calls) == 1 and torch.equal(first, again)
 
 
 def test_a_cache_that_cannot_be_written_is_said(config, images: Tensor, capsys) -> None:
     config.cache.write_text("a file where the folder should be")
-    assert frame_features(images, config) is not None
+    assert features_of(images, config).isfinite().all()
     assert "not kept in" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- one compression for all scenes
+
+
+def relative_difference(one: Tensor, other: Tensor) -> float:
+    return float((one.float() - other.float()).norm() / other.float().norm())
+
+
+def test_scenes_share_the_compression(config, images: Tensor) -> None:
+    """The same picture has the same features in every scene, and those of new scenes are made alike."""
+    dark = images // 3
+    mixed = torch.cat([dark[:3], images[3:]])
+    found = frame_features([one_camera(images), one_camera(mixed)], config)
+    assert found is not None
+    assert torch.equal(found.maps[0][3:], found.maps[1][3:])
+    alone, new = features_of(mixed, config), frame_features([one_camera(mixed)], config, known=found.basis)
+    assert new is not None and torch.equal(new.maps[0], found.maps[1]) and new.basis.key() == found.basis.key()
+    assert relative_difference(alone, new.maps[0]) > 0.05
+    # every scene has an equal say, and axes are those of the whole: their variance is one over both
+    flat = torch.cat([maps.float().flatten(0, 2) for maps in found.maps])
+    assert flat.var(0).mean() == pytest.approx(1, rel=0.05) and flat.mean(0).abs().max() < 0.05
+
+
+def test_a_compression_of_other_features_is_refused(config, weights: dict[str, Path], images: Tensor) -> None:
+    found = frame_features([one_camera(images)], config)
+    assert found is not None
+    foreign = {
+        "frame-features.encoder resnet18": FrameFeaturesConfig("r3d_18", weights["r3d_18"], 6, config.cache),
+        "are not the weights whose features": FrameFeaturesConfig("resnet18", weights["resnet50"], 6, config.cache),
+        "frame-features.pca-dim 6": FrameFeaturesConfig("resnet18", weights["resnet18"], 5, config.cache),
+    }
+    for message, other in foreign.items():
+        with pytest.raises(SceneDataError, match=message):
+            frame_features([one_camera(images)], other, known=found.basis)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_frames_are_encoded_a_few_at_a_time(name: str, weights: dict[str, Path], monkeypatch, tmp_path: Path) -> None:
+    """The result is that of the whole clip; what is held at the encoder's width does not grow with it."""
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randint(0, 256, (40, 14, 28, 3), dtype=torch.uint8, generator=generator)
+    encoder = load_encoder(name, weights[name])
+    held: list[int] = []
+    original = type(encoder).features
+
+    def features(self, given, rows, columns):
+        held.append(len(given))
+        return original(self, given, rows, columns)
+
+    monkeypatch.setattr(type(encoder), "features", features)
+    found = frame_features([one_camera(images)], FrameFeaturesConfig(name, weights[name], 6, tmp_path))
+    assert found is not None and max(held) <= (24 if name == "r3d_18" else 1)
+    whole = found.basis(encoder(pixels(images)).permute(0, 2, 3, 1))
+    assert relative_difference(found.maps[0], whole) < 2e-3
+
+
+def test_videos_are_of_one_camera(weights: dict[str, Path], images: Tensor, tmp_path: Path) -> None:
+    """Frames of a second camera between those of the first change nothing of what an encoder of videos sees."""
+    settings = FrameFeaturesConfig("r3d_18", weights["r3d_18"], 6, tmp_path)
+    alone = frame_features([one_camera(images)], settings)
+    assert alone is not None
+    both = torch.stack([images, 255 - images], dim=1).flatten(0, 1)  # by time, then camera
+    clip = Clip(both, [torch.arange(0, 2 * FRAMES, 2), torch.arange(1, 2 * FRAMES, 2)])
+    apart = frame_features([clip], settings, known=alone.basis)
+    mixed = frame_features([one_camera(both)], settings, known=alone.basis)
+    assert apart is not None and mixed is not None
+    assert relative_difference(apart.maps[0][::2], alone.maps[0]) < 1e-3
+    assert relative_difference(mixed.maps[0][::2], alone.maps[0]) > 0.02
+
+
+def test_the_clips_of_a_scene() -> None:
+    one = random_frames((0.0, 0.5, 1.0))
+    assert [c.tolist() for c in Clip.of(one).cameras] == [[0, 1, 2]]
+    several = random_frames((0.0, 0.0, 0.5, 0.5, 1.0))
+    assert [c.tolist() for c in Clip.of(several).cameras] == [[0, 2, 4], [1, 3]]
+    several.camera = torch.tensor([1, 0, 0, 1, 1])
+    assert [c.tolist() for c in Clip.of(several).cameras] == [[1, 2], [0, 3, 4]]
 
 
 # ---------------------------------------------------------------- without weights
@@ -229,7 +326,7 @@ def test_a_cache_that_cannot_be_written_is_said(config, images: Tensor, capsys) 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_weights_the_small_encoder_is_used(name: str, images: Tensor, tmp_path: Path, capsys) -> None:
     missing = FrameFeaturesConfig(name, tmp_path / "none.pth")  # type: ignore[arg-type]
-    assert frame_features(images, missing) is None
+    assert frame_features([one_camera(images)], missing) is None
     said = capsys.readouterr().out
     assert "small trainable frame encoder" in said and "none.pth" in said and "nothing is downloaded" in said
 
@@ -243,7 +340,7 @@ def test_weights_are_looked_for_in_torchs_cache(tmp_path: Path, monkeypatch: pyt
         path.parent.mkdir(exist_ok=True)
         path.touch()
         assert missing_weights(name) is None
-    assert missing_weights("trainable") is None and frame_features(torch.zeros(1), FrameFeaturesConfig()) is None
+    assert missing_weights("trainable") is None and frame_features([], FrameFeaturesConfig()) is None
 
 
 @pytest.mark.parametrize("dim", [0, 1000])

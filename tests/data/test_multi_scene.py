@@ -33,6 +33,7 @@ def table(file: str, *classes: tuple[str, tuple[int, int, int] | None], foregrou
 def manage(root: Path, test_mode: str = "val", **config) -> SemFlowDataManager:
     parser = DynamicSceneDataParserConfig(data=root, scenes=("A", "B"))
     config = {"train_num_rays_per_batch": 256, "eval_num_rays_per_batch": 64, "dataparser": parser, **config}
+    config.setdefault("derive_motion_masks", False)
     return SemFlowDataManagerConfig(**config).setup(device="cpu", test_mode=test_mode)
 
 
@@ -143,7 +144,8 @@ def test_every_scene_is_as_it_is_alone(manager: SemFlowDataManager, root: Path) 
     scenes = manager.train_dataset.metadata["scene_frames"]
     assert list(scenes) == ["A", "B"]
     for name, together in scenes.items():
-        config = SemFlowDataManagerConfig(dataparser=DynamicSceneDataParserConfig(data=root / name))
+        parser = DynamicSceneDataParserConfig(data=root / name)
+        config = SemFlowDataManagerConfig(dataparser=parser, derive_motion_masks=False)
         single = config.setup(device="cpu", test_mode="val")
         (alone,) = single.train_dataset.metadata["scene_frames"].values()
         assert (alone.name, alone.near, alone.far, alone.bounded) == (name, together.near, together.far, True)

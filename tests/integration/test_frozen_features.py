@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import model_of, render, scene_of, tiny_config, train
+from tiny_runs import model_of, render, scene_of, set_up, tiny_config, train
 from torchvision import models
 
+from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.frame_features import FrameFeaturesConfig
 from semflow_nerfstudio.runs import load_run
 
@@ -40,6 +41,43 @@ def test_frozen_features_train_and_render_without_the_weights(scene: Path, weigh
         file.unlink()
     after = render(load_run(trainer.base_dir))
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_scenes_and_adaptations_share_the_compression(scenes: Path, weights: Path, tmp_path: Path) -> None:
+    """It is fitted to all scenes of a run, kept with the networks, and makes the features of new scenes."""
+    parser = DynamicSceneDataParserConfig(data=scenes, scenes=("A", "B"))
+    trainer = train(features(tiny_config(parser, tmp_path / "two"), weights, tmp_path / "cache"))
+    shared = model_of(trainer).shared
+    assert shared is not None and shared.basis.known and shared.basis.axes.shape == (448, 6)
+    own = features(tiny_config(scenes / "B", tmp_path / "one"), weights, tmp_path / "cache")
+    adapting = features(tiny_config(scenes / "B", tmp_path / "new", adapt_from=trainer.base_dir), weights, tmp_path)
+    adapting.pipeline.model.adapt_field_steps = 1
+    alone, adapted = set_up(own), train(adapting)
+    taken = model_of(adapted).shared
+    assert taken is not None and taken.basis.key() == shared.basis.key()
+    assert torch.equal(scene_of(adapted).bank.features, model_of(trainer).scene("B").bank.features)
+    assert not torch.equal(scene_of(adapted).bank.features, scene_of(alone).bank.features)
+    loaded = model_of(load_run(adapted.base_dir)).shared
+    assert loaded is not None and loaded.basis.key() == shared.basis.key()
+
+
+def test_checkpoints_of_before_scenes_shared_it(scene: Path, weights: Path, tmp_path: Path, capsys) -> None:
+    trainer = train(features(tiny_config(scene, tmp_path / "run"), weights, tmp_path / "cache"))
+    before = render(trainer)
+    (file,) = (trainer.base_dir / "nerfstudio_models").glob("*.ckpt")
+    content = torch.load(file, weights_only=True)
+    old = {key: value for key, value in content["pipeline"].items() if ".basis." not in key}
+    assert len(old) == len(content["pipeline"]) - 3
+    torch.save(content | {"pipeline": old}, file)
+    run = load_run(trainer.base_dir)
+    after = render(run)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    shared = model_of(run).shared
+    assert shared is not None and not shared.basis.known
+    adapting = features(tiny_config(scene, tmp_path / "new", adapt_from=trainer.base_dir), weights, tmp_path / "cache")
+    adapting.pipeline.model.adapt_field_steps = 1
+    taken = model_of(set_up(adapting)).shared
+    assert taken is not None and taken.basis.known and "train it again" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_that_had_no_weights_stays_what_it_is(scene: Path, weights: Path, tmp_path: Path, capsys) -> None:

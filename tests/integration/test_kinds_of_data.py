@@ -79,7 +79,8 @@ def all_losses(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str
     [
         (("SegmentationClass_train",), SEMANTIC),
         (("flow",), {"optical_flow"}),
-        (("motion_masks",), {"blend_static", "dynamicness"}),
+        (("motion_masks",), set()),  # derived from the flow
+        (("motion_masks", "flow"), {"optical_flow", "blend_static", "dynamicness"}),
         (("disp",), set()),
         (("flow", "disp"), {"optical_flow"}),
     ],

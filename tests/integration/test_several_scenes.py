@@ -21,6 +21,7 @@ from tiny_runs import (
     TrainedRun,
     dataset_of,
     forget_writers,
+    manager_config,
     model_of,
     parameters,
     set_up,
@@ -103,7 +104,9 @@ def test_a_scene_costs_its_fields_only(scenes: Path, tmp_path: Path) -> None:
 
 def test_losses_skip_what_a_scene_lacks(scenes: Path, tmp_path: Path) -> None:
     """B has no motion masks: all its rays get movers, as if it were alone; half of A's do."""
-    trainer = set_up(tiny_config(of(scenes, "A", "B"), tmp_path))
+    config = tiny_config(of(scenes, "A", "B"), tmp_path)
+    manager_config(config).derive_motion_masks = False
+    trainer = set_up(config)
     model = model_of(trainer)
     trainer.pipeline.train()
     rays, batch = trainer.pipeline.datamanager.next_train(0)

@@ -117,7 +117,7 @@ def test_static_stage_trains_what_does_not_move(scene: Path, tmp_path: Path) -> 
 
 
 def test_without_motion_masks_the_static_stage_learns_from_all_rays(scene: Path, tmp_path: Path) -> None:
-    trainer = set_up(tiny_config(without(scene, tmp_path / "scene", "motion_masks"), tmp_path / "runs"))
+    trainer = set_up(tiny_config(without(scene, tmp_path / "scene", "motion_masks", "flow"), tmp_path / "runs"))
     assert model_of(trainer).training and model_of(trainer).static_stage
     _, losses, _ = trainer.pipeline.get_train_loss_dict(0)
     assert losses["color"].item() > 0

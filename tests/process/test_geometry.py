@@ -9,9 +9,10 @@ from clips import FOCAL, HEIGHT, WALL, WIDTH, draw, pose, poses
 
 from semflow_nerfstudio.cameras import FrameCameras
 from semflow_nerfstudio.data.checks import SceneDataError
-from semflow_nerfstudio.process import motion
+from semflow_nerfstudio.data.epipolar import Matches, pose_explains, some_matches
+from semflow_nerfstudio.data.moving_pixels import clean, moving_pixels
 from semflow_nerfstudio.process.depth_range import depth_range
-from semflow_nerfstudio.process.epipolar import Matches, fit_rigid, pose_explains, some_matches
+from semflow_nerfstudio.process.epipolar import fit_rigid
 from semflow_nerfstudio.process.optical_flow import DIS, consistent, flow_method, write_flow
 from semflow_nerfstudio.process.pose_check import GOOD, check_poses
 
@@ -152,7 +153,7 @@ def test_movers_are_found_with_and_without_poses(flows):
             for o in others
         ]
         rough = [(*flows[k, o], fit_rigid(some_matches(*flows[k, o])).explains, grey[o]) for o in others]
-        for found in (motion.moving_pixels(grey[k], posed), motion.moving_pixels(grey[k], rough)):
+        for found in (moving_pixels(grey[k], posed), moving_pixels(grey[k], rough)):
             assert (found & truth).sum() / (found | truth).sum() > 0.55
             assert found[~truth].mean() < 0.05
 
@@ -162,7 +163,7 @@ def test_wrong_flow_without_texture_moves_nothing():
     flow = np.random.default_rng(0).normal(0, 5, (HEIGHT, WIDTH, 2)).astype(np.float32)
     known = cameras(poses(COUNT))
     everything = np.ones(flat.shape, bool)
-    told = motion.moving_pixels(flat, [(flow, everything, lambda m: pose_explains(known, 0, 1, m), flat)])
+    told = moving_pixels(flat, [(flow, everything, lambda m: pose_explains(known, 0, 1, m), flat)])
     assert not told.any()
 
 
@@ -171,7 +172,7 @@ def test_masks_lose_specks_and_fill_holes():
     mask[50:120, 60:160] = True
     mask[80:84, 100:104] = False
     mask[10, 10] = mask[180, 300] = True
-    found = motion.clean(mask)
+    found = clean(mask)
     assert found[50:120, 60:160].all() and not found[:30].any() and not found[150:].any()
     assert found.sum() < 1.25 * mask.sum()
 
