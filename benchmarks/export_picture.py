@@ -1,7 +1,7 @@
-"""Draw what `semflow export` wrote, from its files: `python -m benchmarks.export_picture CLOUDS MESHES OUT.png`.
+"""Draw what `semflow export` wrote, from its files: `python -m benchmarks.export_picture EXPORT OUT.png`.
 
-CLOUDS holds `points/` of all training frames, MESHES `meshes/` of one time. Left to right: all points in their colours,
-the same points in a colour for each instance, and the meshes; all from beside and above the path of the camera.
+EXPORT holds points, cameras and the meshes of one time. Left to right: the points in their colours, the same in a
+colour for each instance, and the meshes; all from beside and above the path of the camera.
 """
 
 from __future__ import annotations
@@ -83,23 +83,23 @@ def surface(folder: Path) -> tuple[Float[ndarray, "N 3"], ndarray]:
     return np.concatenate([p for p, _ in parts]), np.concatenate([c for _, c in parts])
 
 
-def main(clouds: Path, meshes: Path, out: Path) -> None:
+def main(export: Path, out: Path) -> None:
     """Draw and save."""
-    tables = [cloud(path) for path in sorted((clouds / "points").glob("*.ply"))]
+    tables = [cloud(path) for path in sorted((export / "points").glob("*.ply"))]
     middle = tables[len(tables) // 2]
     # What stands still from all frames, what moves from one.
     rows = np.concatenate([middle, *(t[(columns(t, "vx vy vz") == 0).all(axis=1)] for t in tables)])
     at = columns(rows, "x y z").astype(np.float64)
-    frames = json.loads((clouds / "transforms.json").read_text())["frames"]
+    frames = json.loads((export / "transforms.json").read_text())["frames"]
     places = np.array([frame["transform_matrix"] for frame in frames])[:, :3, 3]
     camera = viewpoint(places, np.median(at, axis=0), 0.45, 0.35)
     panels = [
         drawn(at, columns(rows, "red green blue"), camera, 0.8),
         drawn(at, instance_colors(rows["instance"]), camera, 0.8),
-        drawn(*surface(meshes / "meshes"), camera, 0.8),
+        drawn(*surface(export / "meshes"), camera, 0.8),
     ]
     Image.fromarray(np.concatenate(panels, axis=1)).save(out, optimize=True)
 
 
 if __name__ == "__main__":
-    main(*(Path(argument) for argument in sys.argv[1:4]))
+    main(*(Path(argument) for argument in sys.argv[1:3]))

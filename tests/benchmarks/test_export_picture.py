@@ -57,7 +57,7 @@ def test_it_is_drawn_from_the_files(tmp_path: Path) -> None:
     ball.visual.vertex_colors = np.tile([0, 250, 0, 255], (len(ball.vertices), 1)).astype(np.uint8)
     (tmp_path / "meshes" / "static").mkdir(parents=True)
     ball.export(tmp_path / "meshes" / "static" / "ball.ply")
-    main(tmp_path, tmp_path, tmp_path / "out.png")
+    main(tmp_path, tmp_path / "out.png")
     picture = np.asarray(Image.open(tmp_path / "out.png"))
     assert picture.shape == (SIZE[1], 3 * SIZE[0], 3)
     mesh = picture[:, 2 * SIZE[0] :].reshape(-1, 3).astype(int)
