@@ -334,6 +334,8 @@ class SemanticFlowModel(Editable, Model):
             moving=None if motion is None else (motion == 1) | left_out(motion, mover_rays),
             training=self.training,
         )
+        if not self.training and self.shared is not None and rendered.logits is not None:
+            rendered.logits = self.shared.class_prior(rendered.logits, rendered.weights.transmittance)
         return SceneOutputs(name, rows, rays, rendered, proposed)
 
     def ray_outputs(self, part: SceneOutputs) -> dict[str, Tensor]:
@@ -450,6 +452,7 @@ class SemanticFlowModel(Editable, Model):
                 if seen.label_weight is not None:
                     labels = torch.where(seen.label_weight < 1, IGNORE_LABEL, labels)
                 self.shared.calibration.update(part.rendered.logits, labels)
+                self.shared.class_prior.update(labels)
             if self.static_stage:
                 losses = static_losses(scene, part.rendered, seen, w)
             else:

@@ -24,6 +24,7 @@ from semflow_nerfstudio.flow.semantic_network import SemanticNetwork
 from semflow_nerfstudio.flow.timeline import TimeWindow
 from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.training.calibration import Calibration
+from semflow_nerfstudio.training.class_prior import ClassPrior
 
 Visibility = Callable[[Float[Tensor, "P 3"], Float[Tensor, "P 1"], Int[Tensor, "P"]], Float[Tensor, "P"]]
 """(points in scene units, times in [0, 1], frames) -> how visible the points are in the frames, in [0, 1]."""
@@ -99,6 +100,7 @@ class SharedNetworks(nn.Module):
         self.flow_network = SemanticNetwork(config.attention_width, num_classes, config.hidden_dim)
         self.static_network = SemanticNetwork(width, num_classes, config.hidden_dim)
         self.calibration = Calibration()
+        self.class_prior = ClassPrior(num_classes)
 
     def encode(self, bank: FrameBank, frames: Int[Tensor, "F"] | None = None) -> Float[Tensor, "F h w C"]:
         """Feature maps of some or all frames of a scene, channels last; frozen ones in half precision on a GPU."""

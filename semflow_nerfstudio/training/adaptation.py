@@ -20,6 +20,8 @@ MODEL, SHARED, CLASSES, SCENES = "_model.", "_model.shared.", "_model.classes.ta
 """Keys of a pipeline's checkpoint."""
 BASIS = "basis."
 """Buffers that the data side takes over (`TrainedShared.basis`): the new scenes' features are made with them."""
+PRIOR = "class_prior.counts"
+"""How often each class was labelled; a new class has not been yet, and older checkpoints do not say."""
 CLASS_LAYERS = ("flow_network.", "static_network.")
 """Parts of the shared networks whose last layers have a row for each class."""
 
@@ -155,13 +157,16 @@ def adapt_shared(shared: SharedNetworks, source: TrainedShared, names: Sequence[
         ValueError: the networks differ in more than the number of classes.
     """
     assert tuple(names[: len(source.classes.names)]) == source.classes.names
-    own = {name: value for name, value in shared.state_dict().items() if not name.startswith(BASIS)}
-    differing = sorted(own.keys() ^ {name for name in source.state if not name.startswith(BASIS)})
+    apart = (BASIS, PRIOR)
+    own = {name: value for name, value in shared.state_dict().items() if not name.startswith(apart)}
+    differing = sorted(own.keys() ^ {name for name in source.state if not name.startswith(apart)})
     if differing:
         raise ValueError(
             f"{source.path} has other shared networks ({differing[0]}): use its --pipeline.model.shared options"
         )
     known = len(source.classes.names)
+    if PRIOR in source.state:
+        shared.class_prior.counts[:known] = source.state[PRIOR].to(shared.class_prior.counts)
     for name, target in own.items():
         given = source.state[name].to(target)
         if target.shape == given.shape:
