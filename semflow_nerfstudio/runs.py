@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.trainer import TrainerConfig
 from torch import Tensor
@@ -171,7 +171,12 @@ def evenly_spaced(total: int, count: int) -> list[int]:
     return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist() if total else []
 
 
-def evaluate(run: Run, views: Iterable[int] | None = None, progress: Progress | None = None) -> dict[str, float]:
+def evaluate(
+    run: Run,
+    views: Iterable[int] | None = None,
+    progress: Progress | None = None,
+    foreground_only: bool = False,
+) -> dict[str, float]:
     """Scores of held-out views: means over images, data-set level scores, and the copy baseline.
 
     Of several scenes, each scene's scores (`SCENE/psnr`) and their means.
@@ -180,10 +185,21 @@ def evaluate(run: Run, views: Iterable[int] | None = None, progress: Progress | 
         run: What to evaluate.
         views: Indices of evaluation images; None for all.
         progress: Told after every image.
+        foreground_only: Score all classes that are not foreground as one.
+
+    Raises:
+        ValueError: with `foreground_only`, where the run has no labels, or no class of either kind.
     """
     dataset: Any = run.pipeline.datamanager.eval_dataset
     chosen = list(range(len(dataset)) if views is None else views)
-    run.model.evaluation.reset()
+    if foreground_only and not 0 < int(run.model.foreground.sum()) < len(run.model.class_names):
+        known = ", ".join(run.model.class_names) or "none"
+        raise ValueError(
+            "the scores of the foreground alone need classes that are foreground and classes that are not, but of this "
+            f"run's classes ({known}) {int(run.model.foreground.sum())} are: name them in foreground_object.txt (or as "
+            "`foreground` in transforms.json) and train again, or score all classes."
+        )
+    run.model.evaluation.reset(foreground_only)
     copies: dict[str, list[dict[str, float]]] = {}
     rays, start = 0, time.perf_counter()
     for done, index in enumerate(chosen):
@@ -192,7 +208,7 @@ def evaluate(run: Run, views: Iterable[int] | None = None, progress: Progress | 
             outputs = run.render(dataset.cameras[index : index + 1])
         scene = run.model.scene_of(dataset.cameras[index : index + 1])
         run.model.get_image_metrics_and_images(outputs, batch, scene)
-        copies.setdefault(scene, []).append(copy_of_same_time(run, dataset, index, batch))
+        copies.setdefault(scene, []).append(copy_of_same_time(run, dataset, index, batch, foreground_only))
         rays += outputs["rgb"].shape[0] * outputs["rgb"].shape[1]
         if progress is not None:
             progress(done + 1, len(chosen))
@@ -206,7 +222,9 @@ def evaluate(run: Run, views: Iterable[int] | None = None, progress: Progress | 
     }
 
 
-def copy_of_same_time(run: Run, dataset: Any, index: int, batch: dict[str, Tensor]) -> dict[str, float]:
+def copy_of_same_time(
+    run: Run, dataset: Any, index: int, batch: dict[str, Tensor], foreground_only: bool = False
+) -> dict[str, float]:
     """Scores of the scene's training frame whose time is nearest, shown in place of a rendering.
 
     Labels are those of the nearest frame that has some; pixels without one take the nearest labelled pixel's.
@@ -224,7 +242,18 @@ def copy_of_same_time(run: Run, dataset: Any, index: int, batch: dict[str, Tenso
     labels, closest = nearest.get("labels"), int(torch.where(labelled, gap, torch.inf).argmin())
     if labels is not None and labelled[closest] and gap[closest].isfinite():
         labels = torch.from_numpy(fill_holes(train.label_image(closest)))
-    return copy_baseline(image, labels, truth, batch.get("labels"))
+    true_labels = batch.get("labels")
+    if foreground_only:
+        labels, true_labels = (with_one_static_class(x, run.model.foreground) for x in (labels, true_labels))
+    return copy_baseline(image, labels, truth, true_labels)
+
+
+def with_one_static_class(labels: Tensor | None, foreground: Bool[Tensor, "C"]) -> Tensor | None:
+    """Label images in which the first class that is not foreground stands for all such classes."""
+    if labels is None:
+        return None
+    static = (~foreground).nonzero()[:, 0].to(labels)
+    return torch.where(torch.isin(labels, static), static[0], labels)
 
 
 def train(config: TrainerConfig, on_step: Callable[[int, float], None] | None = None) -> tuple[Run, float]:

@@ -20,6 +20,8 @@ class Evaluate:
     """Evaluate this many views, evenly spread, instead of all."""
     scene: str | None = None
     """Evaluate this scene of a run of several; by default all, and the mean over scenes."""
+    foreground_only: bool = False
+    """Score all classes that are not foreground as one ("foreground only")."""
 
     def main(self) -> None:
         """Evaluate with a progress display, print a table and write the JSON."""
@@ -33,7 +35,7 @@ class Evaluate:
         if self.views is not None:
             views = [views[index] for index in evenly_spaced(len(views), self.views)]
         with progress("Evaluating") as update:
-            scores = finite(evaluate(run, views, update))
+            scores = finite(evaluate(run, views, update, self.foreground_only))
         out = self.out or run.config.get_base_dir() / "evaluation.json"
         write_json(out, scores)
         print_scores(scores, f"{run.config.method_name}, {scores['eval_views']} held-out views")

@@ -201,7 +201,7 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
 
     def _cache(self, dataset: SemFlowDataset, num_frames: int, num_repeats: int) -> FrameCache:
         # What inverse depth was made of is four bytes a pixel and frame that no loss reads.
-        unused = ("disparity", "depth") if dataset.alignments or dataset.has("depth") else ()
+        unused = ("disparity", "depth") if dataset.disparity_is_aligned() else ("depth",)
         return FrameCache(dataset, num_frames, num_repeats, self.device, self.exclude_batch_keys_from_device, unused)
 
     def _get_pixel_sampler(self, dataset: SemFlowDataset, num_rays_per_batch: int) -> PixelSampler:

@@ -233,6 +233,17 @@ class SemFlowDataset(InputDataset):
         disparity = read_sharp_disparity(frame.disparity, *self.size(index))
         return alignment.inverse_depth(index - self.frame_range(frame.scene)[0], disparity)
 
+    def disparity_is_aligned(self) -> bool:
+        """Whether every frame's disparity has become inverse depth, or is not needed for there is depth."""
+
+        def done(index: int) -> bool:
+            frame = self.frames[index]
+            alignment = self.alignments.get(frame.scene)
+            aligned = alignment is not None and np.isfinite(alignment.scale[index - self.frame_range(frame.scene)[0]])
+            return frame.disparity is None or frame.depth is not None or bool(aligned)
+
+        return all(done(index) for index in range(len(self.frames)))
+
     def observation(self, image_idx: int) -> FrameObservation:
         """What aligning a frame's disparity needs."""
         frame, size = self.frames[image_idx], self.size(image_idx)
@@ -259,8 +270,10 @@ class SemFlowDataset(InputDataset):
             self._has.add("motion_mask")
 
     def read_flow(self, index: int, forward: bool) -> tuple[Float[np.ndarray, "H W 2"], Bool[np.ndarray, "H W"]] | None:
-        """A frame's flow and where it is valid, at the frame's size, damaged where that is asked for; None where there
-        is no file."""
+        """A frame's flow and where it is valid, at the frame's size: what everything that follows flow reads.
+
+        Damaged where that is asked for; None where there is no file.
+        """
         frame = self.frames[index]
         path = frame.flow_forward if forward else frame.flow_backward
         if path is None:

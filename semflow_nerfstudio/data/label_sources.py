@@ -13,7 +13,6 @@ from torch import Tensor
 from semflow_nerfstudio.cameras import FrameCameras
 from semflow_nerfstudio.data.dataset import SemFlowDataset
 from semflow_nerfstudio.data.label_propagation import Flow, carry_labels, is_sparse, labels_are_partial
-from semflow_nerfstudio.data.modalities import read_flow
 from semflow_nerfstudio.data.scene_assembly import frame_cameras
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 from semflow_nerfstudio.training.label_transport import LabelSources
@@ -75,9 +74,7 @@ def _carry(dataset: SemFlowDataset, scene: int, labels: list[np.ndarray | None])
     first, _ = record.frame_range
 
     def flow(frame: int, forward: bool) -> Flow | None:
-        files = dataset.frames[first + frame]
-        path = files.flow_forward if forward else files.flow_backward
-        return None if path is None else read_flow(path, *dataset.size(first + frame))
+        return dataset.read_flow(first + frame, forward)
 
     carried = carry_labels(labels, record.next_frame, record.previous_frame, flow)
     dataset.carried |= {first + k: frame for k, frame in enumerate(carried)}

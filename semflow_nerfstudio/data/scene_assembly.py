@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataparserOutputs
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from semflow_nerfstudio.cameras import FrameCameras
+from semflow_nerfstudio.data import scene_units
 from semflow_nerfstudio.data.dataset import SemFlowDataset
 from semflow_nerfstudio.data.disparity_alignment import FrameObservation, align_disparity
 from semflow_nerfstudio.data.records import SceneRecord
@@ -64,10 +65,11 @@ def complete_cameras(train: SemFlowDataset, evaluation: SemFlowDataset, parser: 
                 dataset.cameras.times = (dataset.cameras.times - first) / span
             distinct = (distinct - first) / span
             CONSOLE.print(f"Times from {first:g} to {last:g} are scaled to 0 to 1.")
+    box = _seen_box(train, [outputs.cameras for outputs in splits.values()])
     for dataset in datasets:
         scene = torch.zeros((len(dataset), 1), dtype=torch.int64)
         dataset.cameras.metadata = {**(dataset.cameras.metadata or {}), "scene": scene}
-        dataset.scenes = [_only_scene(dataset, train, distinct)]
+        dataset.scenes = [_only_scene(dataset, train, distinct, box)]
 
 
 def _times(cameras: Cameras) -> Float[Tensor, "N"]:
@@ -96,7 +98,36 @@ def _file_order_times(paths: Sequence[Path]) -> dict[Path, float]:
     return {path: index / max(len(files) - 1, 1) for index, path in enumerate(files)}
 
 
-def _only_scene(dataset: SemFlowDataset, train: SemFlowDataset, distinct_times: Float[Tensor, "T"]) -> SceneRecord:
+def _seen_box(train: SemFlowDataset, cameras: Sequence[Cameras]) -> Float32[np.ndarray, "2 3"] | None:
+    """The cube around all that pinhole cameras see between near and far along their rays; None where that is not known.
+
+    A parser's own box may be many times as large, and would leave the scene a corner of the fields' grids.
+    """
+    near, far = _near_far(train)
+    if near is None or far is None or any((c.camera_type != CameraType.PERSPECTIVE.value).any() for c in cameras):
+        return None
+    corners = []
+    for part in cameras:
+        size = torch.cat([part.width, part.height] * 2, dim=-1)
+        intrinsics = torch.cat([part.fx, part.fy, part.cx, part.cy], dim=-1) / size
+        rays = scene_units.corner_rays(intrinsics.double().numpy(), 1.0, 1.0)
+        poses = part.camera_to_worlds[:, :3].double().numpy()
+        corners.append(scene_units.frustum_points(poses, rays, near / scene_units.longest_ray(rays), far))
+    center, scale = scene_units.fit_unit_box(np.concatenate(corners))
+    return np.stack([center - 1 / scale, center + 1 / scale]).astype(np.float32)
+
+
+def _near_far(dataset: SemFlowDataset) -> tuple[float | None, float | None]:
+    near, far = dataset.metadata.get("near"), dataset.metadata.get("far")
+    return None if near is None else float(near), None if far is None else float(far)
+
+
+def _only_scene(
+    dataset: SemFlowDataset,
+    train: SemFlowDataset,
+    distinct_times: Float[Tensor, "T"],
+    box: Float32[np.ndarray, "2 3"] | None,
+) -> SceneRecord:
     """The record of a parser that knows no scenes: neighbours in time where every time has one training frame."""
     assert dataset.cameras.times is not None and train.cameras.times is not None
     following = np.full(len(dataset), -1)
@@ -105,16 +136,17 @@ def _only_scene(dataset: SemFlowDataset, train: SemFlowDataset, distinct_times: 
     order = train_times.argsort()
     if len(train_times.unique()) == len(train_times) and dataset is train:
         following[order[:-1]], previous[order[1:]] = order[1:], order[:-1]
-    metadata = dataset.metadata
-    near, far = metadata.get("near"), metadata.get("far")
+    near, far = _near_far(dataset)
     return SceneRecord(
         name=DEFAULT_SCENE,
         classes=dataset.classes[0],
         distinct_times=distinct_times.numpy(),
         next_frame=following,
         previous_frame=previous,
-        near=None if near is None else float(near),
-        far=None if far is None else float(far),
+        near=near,
+        far=far,
+        bounded=None if box is None else True,
+        box=box,
         frame_range=(0, len(dataset)),
     )
 
@@ -151,7 +183,7 @@ def assemble_scene(
     if bounded is None:
         origins = cameras.camera_to_worlds[:, :, 3]
         outside = ((origins < box[0]) | (origins > box[1])).any(-1).all()  # they look at an object in the box
-        bounded = bool(outside) or (record.near is not None and record.far is not None)
+        bounded = bool(outside)
     frames = dataset.frames[first:last]
     names = ("labels", "motion_mask", "disparity", "depth")
     present = {name for name in names if any(getattr(frame, name) for frame in frames)}

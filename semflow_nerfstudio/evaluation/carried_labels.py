@@ -16,7 +16,6 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from semflow_nerfstudio.data.label_propagation import CarriedLabels, carry_labels, fill_holes
-from semflow_nerfstudio.data.modalities import read_flow
 from semflow_nerfstudio.data.scene_assembly import frame_cameras
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
@@ -60,9 +59,7 @@ class LabelCarrying:
         first = self.frames[0]
 
         def flow(frame: int, forward: bool):
-            files = self.dataset.frames[first + frame]
-            path = files.flow_forward if forward else files.flow_backward
-            return None if path is None else read_flow(path, *self.dataset.size(first + frame))
+            return self.dataset.read_flow(first + frame, forward)
 
         carried: list[CarriedLabels] = carry_labels(self.labels, record.next_frame, record.previous_frame, flow)
         merged = [

@@ -27,9 +27,11 @@ class ImageEvaluation:
         self.foreground = [bool(f) for f in foreground]
         self.reset()
 
-    def reset(self) -> None:
-        """Forget all images."""
-        self.segmentation = SegmentationAccumulator(len(self.class_names), self.foreground, self.class_names)
+    def reset(self, foreground_only: bool = False) -> None:
+        """Forget all images; `foreground_only` scores all classes that are not foreground as one from now on."""
+        self.segmentation = SegmentationAccumulator(
+            len(self.class_names), self.foreground, self.class_names, merge_static=foreground_only
+        )
         self.images: list[dict[str, float]] = []
         self.calibration = torch.zeros(BINS, 3, dtype=torch.float64)
 

@@ -18,10 +18,10 @@ class SceneEvaluation:
         self.of = {name: ImageEvaluation(class_names, foreground) for name in scenes}
         """By scene."""
 
-    def reset(self) -> None:
-        """Forget all images."""
+    def reset(self, foreground_only: bool = False) -> None:
+        """Forget all images; `foreground_only` scores all classes that are not foreground as one from now on."""
         for evaluation in self.of.values():
-            evaluation.reset()
+            evaluation.reset(foreground_only)
 
     def add(
         self,

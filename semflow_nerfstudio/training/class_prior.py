@@ -17,8 +17,8 @@ NEVER = -1e4
 class ClassPrior(nn.Module):
     """Counts the training labels of every class. Takes no part in training.
 
-    A class of the table that never occurs learns nothing but to be unlikely where something is seen; in the gaps between
-    surfaces, where all logits are next to nothing, it would win.
+    A class of the table that never occurs learns nothing but to be unlikely where something is seen; in the gaps
+    between surfaces, where all logits are next to nothing, it would win.
     """
 
     counts: Tensor

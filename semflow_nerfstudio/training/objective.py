@@ -302,11 +302,13 @@ def depth_losses(out: Rendered, seen: Observed, w: LossWeights, static_only: boo
     """Geometry from disparity: along the line of sight where it is aligned, relative where it is not."""
     result = {}
     distances, shown = out.samples.distances, taught_first(seen) if static_only else torch.ones_like(seen.moving)
+    if seen.disparity is not None and w.depth > 0:
+        wanted = torch.where(shown, seen.disparity, torch.nan)
+        if seen.inverse_depth is not None:  # of other frames
+            wanted = torch.where(seen.inverse_depth.isfinite(), torch.nan, wanted)
+        inverse = seen.z_ratio / out.distance.clamp(min=L.EPS)
+        result["depth"] = w.depth * L.relative_depth_loss(inverse, wanted, seen.frame)
     if seen.inverse_depth is None:
-        if seen.disparity is not None and w.depth > 0:
-            wanted = torch.where(shown, seen.disparity, torch.nan)
-            inverse = seen.z_ratio / out.distance.clamp(min=L.EPS)
-            result["depth"] = w.depth * L.relative_depth_loss(inverse, wanted, seen.frame)
         return result
     if w.depth_everywhere > 0:
         wanted = torch.where(shown, seen.inverse_depth, torch.nan)

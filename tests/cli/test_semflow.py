@@ -15,6 +15,7 @@ from PIL import Image
 
 from semflow_nerfstudio.cli import main
 from semflow_nerfstudio.cli.demo import SUMMARY
+from semflow_nerfstudio.runs import load_run
 
 WIDTH, HEIGHT, FRAMES = 48, 27, 4
 DEMO = f"demo --size {WIDTH}x{HEIGHT} --frames {FRAMES} --steps 4 --views 3 --video-frames 4 --seed 5 --out"
@@ -101,6 +102,23 @@ def test_eval(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     scores = json.loads(out.read_text())
     assert scores["eval_views"] == 2 and math.isfinite(scores["psnr"]) and "miou_dataset" in scores
     assert "psnr" in capsys.readouterr().out and not list(out.parent.glob(".*"))
+
+
+def test_eval_of_the_foreground_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """All static classes count as one: confusing them is no error any more."""
+    results = []
+    for name, option in (("all", ""), ("foreground", "--foreground-only")):
+        semflow("eval", run, f"--views 2 --out {tmp_path / name}.json {option}")
+        results.append(json.loads((tmp_path / f"{name}.json").read_text()))
+    every, merged = results
+    model = load_run(run).model
+    static = [name for name, moves in zip(model.class_names, model.foreground, strict=True) if not moves]
+    assert len(static) > 2 and merged[f"iou_{static[0]}"] > 0
+    assert all(merged[f"iou_{name}"] is None for name in static[1:])
+    assert merged["total_accuracy"] > every["total_accuracy"] and merged["copy_miou"] > every["copy_miou"]
+    moving = [name for name in model.class_names if name not in static]
+    assert all(merged[f"iou_{name}"] == every[f"iou_{name}"] for name in moving)
+    assert merged["psnr"] == every["psnr"]
 
 
 def test_eval_beside_the_run(run: Path) -> None:

@@ -1,6 +1,7 @@
 """Deliberate damage to training data: as much as asked for, the same every time, and in training data only."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.corruption import CorruptionConfig, dis_flow
 from semflow_nerfstudio.data.datamanager import SemFlowDataManager, SemFlowDataManagerConfig
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
+from semflow_nerfstudio.evaluation.carried_labels import LabelCarrying
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
 RNG = np.random.default_rng(0)
@@ -106,6 +108,27 @@ def test_training_data_are_damaged_and_no_others(tmp_path: Path) -> None:
     assert seen.flow_forward is not None
     given = damaged.train_dataset[1]["flow_forward"].float().numpy()
     np.testing.assert_allclose(seen.flow_forward, given, atol=5e-3, rtol=1e-2)
+
+
+def test_labels_are_carried_along_the_damaged_flow(tmp_path: Path) -> None:
+    """In training as in the baseline that is measured beside it."""
+    folder = write_dynamic_scene(tmp_path)
+    reached = []
+    for damage in (CorruptionConfig(), CorruptionConfig(flow_masks=False), CorruptionConfig(flow_noise=2.0)):
+        config = SemFlowDataManagerConfig(
+            dataparser=DynamicSceneDataParserConfig(data=folder, labelled_frames="0"),
+            corruption=damage,
+            align_disparity=False,
+        )
+        manager = config.setup(device="cpu", test_mode="val")
+        run = SimpleNamespace(pipeline=SimpleNamespace(datamanager=manager))
+        carrying = LabelCarrying(run)  # type: ignore[arg-type]
+        carried = [manager.train_dataset.carried[k].labels for k in range(FRAMES)]
+        reached.append((np.stack(carried), np.stack(carrying.complete)))
+    (exact, measured), *damaged = reached
+    assert (exact != IGNORE_LABEL).any()
+    for labels, complete in damaged:
+        assert not np.array_equal(labels, exact) and not np.array_equal(complete, measured)
 
 
 @pytest.mark.parametrize("modality", ["flow", "disparity", "motion_mask", "labels"])

@@ -11,10 +11,11 @@ from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConf
 from nerfstudio.data.dataparsers.dnerf_dataparser import DNeRFDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.data.pixel_samplers import PatchPixelSampler
-from tiny_scenes import FRAMES, HEIGHT, WIDTH, save_image, write_dynamic_scene, write_transforms
+from tiny_scenes import FRAMES, HEIGHT, WIDTH, edit_transforms, save_image, write_dynamic_scene, write_transforms
 
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.datamanager import SemFlowDataManager, SemFlowDataManagerConfig
+from semflow_nerfstudio.data.disparity_alignment import DisparityAlignment
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.frame_sampler import PixelPool, SemFlowPixelSamplerConfig
 from semflow_nerfstudio.data.transforms import SemFlowDataParserConfig
@@ -337,6 +338,36 @@ def test_disparity_is_aligned_for_training_only(test_data):
     assert "disparity" not in batch and "inverse_depth" not in manager.next_eval_image(0)[1]
     manager = manage(parser, align_disparity=False)
     assert "inverse_depth" not in manager.next_train(0)[1] and "alignment" not in manager.train_dataset.metadata
+
+
+def test_disparity_stays_where_it_is_needed(tmp_path, monkeypatch):
+    """One aligned scene, or depth on one frame, takes nothing from frames whose disparity has no scale."""
+    for name in ("A", "B"):
+        write_dynamic_scene(tmp_path / name)
+    parser = DynamicSceneDataParserConfig(data=tmp_path, scenes=("A/Scene", "B/Scene"))
+
+    def align(dataset, scenes):
+        ones, shape = np.ones(FRAMES), (FRAMES, 2, 2)
+        for scene in scenes:
+            dataset.alignments[scene] = DisparityAlignment(ones, ones, 0.1, np.zeros(shape), ones.astype(int), ones)
+
+    kept = {}
+    for scenes in ((0,), (0, 1)):
+        monkeypatch.setattr("semflow_nerfstudio.data.datamanager.align_scenes", lambda d, s=scenes: align(d, s))
+        kept[scenes] = manage(parser).next_train(0)[1]
+    first = kept[(0,)]["indices"][:, 0] < FRAMES
+    assert kept[(0,)]["disparity"][~first].isfinite().all() and kept[(0,)]["inverse_depth"][~first].isnan().all()
+    assert kept[(0,)]["inverse_depth"][first].isfinite().all()
+    assert "disparity" not in kept[(0, 1)] and "inverse_depth" in kept[(0, 1)]
+
+
+def test_frames_without_depth_keep_their_disparity(tmp_path):
+    folder = write_transforms(tmp_path)
+    edit_transforms(folder, lambda meta: [frame.pop("depth_path") for frame in meta["frames"][1:]])
+    batch = manage(SemFlowDataParserConfig(data=folder, eval_mode="all"), align_disparity=False).next_train(0)[1]
+    first = batch["indices"][:, 0] == 0
+    assert batch["disparity"][~first].isfinite().all() and batch["inverse_depth"][first].isfinite().all()
+    assert batch["inverse_depth"][~first].isnan().all() and "depth" not in batch
 
 
 def test_disparity_that_cannot_be_aligned_stays_relative(tmp_path, capsys):

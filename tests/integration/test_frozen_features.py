@@ -50,13 +50,14 @@ def test_scenes_and_adaptations_share_the_compression(scenes: Path, weights: Pat
     shared = model_of(trainer).shared
     assert shared is not None and shared.basis.known and shared.basis.axes.shape == (448, 6)
     own = features(tiny_config(scenes / "B", tmp_path / "one"), weights, tmp_path / "cache")
-    adapting = features(tiny_config(scenes / "B", tmp_path / "new", adapt_from=trainer.base_dir), weights, tmp_path)
-    adapting.pipeline.model.adapt_field_steps = 1
+    source = {"adapt_from": trainer.base_dir, "adapt_field_steps": 1}
+    adapting = features(tiny_config(scenes / "B", tmp_path / "new", **source), weights, tmp_path)
     alone, adapted = set_up(own), train(adapting)
     taken = model_of(adapted).shared
     assert taken is not None and taken.basis.key() == shared.basis.key()
-    assert torch.equal(scene_of(adapted).bank.features, model_of(trainer).scene("B").bank.features)
-    assert not torch.equal(scene_of(adapted).bank.features, scene_of(alone).bank.features)
+    maps = [scene.bank.features for scene in (model_of(trainer).scene("B"), scene_of(adapted), scene_of(alone))]
+    assert maps[0] is not None and maps[1] is not None and maps[2] is not None
+    assert torch.equal(maps[0], maps[1]) and not torch.equal(maps[1], maps[2])
     loaded = model_of(load_run(adapted.base_dir)).shared
     assert loaded is not None and loaded.basis.key() == shared.basis.key()
 
@@ -74,8 +75,8 @@ def test_checkpoints_of_before_scenes_shared_it(scene: Path, weights: Path, tmp_
     assert all(torch.equal(before[name], after[name]) for name in before)
     shared = model_of(run).shared
     assert shared is not None and not shared.basis.known
-    adapting = features(tiny_config(scene, tmp_path / "new", adapt_from=trainer.base_dir), weights, tmp_path / "cache")
-    adapting.pipeline.model.adapt_field_steps = 1
+    source = {"adapt_from": trainer.base_dir, "adapt_field_steps": 1}
+    adapting = features(tiny_config(scene, tmp_path / "new", **source), weights, tmp_path / "cache")
     taken = model_of(set_up(adapting)).shared
     assert taken is not None and taken.basis.known and "train it again" in " ".join(capsys.readouterr().out.split())
 

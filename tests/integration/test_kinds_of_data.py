@@ -26,6 +26,7 @@ from tiny_runs import (
     parameters,
     render,
     scene_of,
+    set_up,
     tiny_config,
     train,
     without,
@@ -290,3 +291,19 @@ def test_dycheck_data(tmp_path: Path) -> None:
     )
     assert np.isfinite(scores["psnr"]) and not model_of(trainer).class_names
     assert scene_of(trainer).bank.frame_times.tolist() == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+
+
+def test_dycheck_data_fills_the_fields(tmp_path: Path) -> None:
+    """The parser's box is many times as large as what is seen between near and far."""
+    scene = scene_of(set_up(tiny_config(DycheckDataParserConfig(data=write_dycheck(tmp_path / "clip")), tmp_path)))
+    assert scene.bounded and scene.near is not None and scene.far is not None
+    cameras = scene.bank.cameras
+    pixels = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([48.0, 36.0])
+    frame = torch.arange(2000) % len(cameras)
+    rays = torch.stack([(pixels[:, 0] - 24) / 50, -(pixels[:, 1] - 18) / 50, -torch.ones(2000)], dim=-1)
+    rays = torch.nn.functional.normalize(rays, dim=-1)
+    directions = (cameras.camera_to_worlds[frame, :, :3] @ rays[..., None])[..., 0]
+    distance = torch.where(frame % 2 == 0, scene.near, scene.far)
+    places = scene.space(cameras.camera_to_worlds[frame, :, 3] + distance[:, None] * directions)
+    assert places.min() >= 0 and places.max() <= 1
+    assert (places.amax(0) - places.amin(0)).max() > 0.7  # the box is of frusta, whose far ends stick out
