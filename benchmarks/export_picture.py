@@ -10,6 +10,7 @@ import colorsys
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -76,8 +77,10 @@ def surface(folder: Path) -> tuple[Float[ndarray, "N 3"], ndarray]:
     parts = []
     for path in sorted(folder.rglob("*.ply")):
         mesh = trimesh.load(path, process=False)
+        assert isinstance(mesh, trimesh.Trimesh)
         at, face = trimesh.sample.sample_surface_even(mesh, 60_000, seed=0)
-        rgb = mesh.visual.vertex_colors[mesh.faces[face], :3].mean(axis=1)
+        vertices: Any = mesh.visual
+        rgb = vertices.vertex_colors[mesh.faces[face], :3].mean(axis=1)
         light = 0.55 + 0.45 * np.clip(mesh.face_normals[face] @ LIGHT / np.linalg.norm(LIGHT), 0, 1)
         parts.append((at, (rgb * light[:, None]).astype(np.uint8)))
     return np.concatenate([p for p, _ in parts]), np.concatenate([c for _, c in parts])
