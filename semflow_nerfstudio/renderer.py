@@ -136,7 +136,7 @@ def render_rays(
         out.flow = trace_flows(scene, out, config, training)
     if shared is None:
         return out
-    out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config, training, moving)
+    out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config, training)
     if out.flow is not None:
         out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config, training)
         assert out.dynamic is not None
@@ -238,12 +238,8 @@ def static_semantics(
     maps: Maps | None,
     config: RenderConfig,
     training: bool,
-    moving: Bool[Tensor, "R"] | None = None,
 ) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R C"]]:
-    """Static points -> logits, composited with the static field's own weights and with its share of the full ones.
-
-    What lies behind a mover, or shines through it, must not learn its label: logits of `moving` rays have no gradient.
-    """
+    """Static points -> logits, composited with the static field's own weights and with its share of the full ones."""
     picked = heaviest(out.weights.static, config.static_samples)
     static_share = None
     if out.dynamic is not None and config.semantic_weights == "uniform":
@@ -262,8 +258,6 @@ def static_semantics(
     if scene.residual:
         logits = logits + scene.static_residual(kept.detach() if config.semantic_gradient == "stopped" else kept)
     logits = spread(logits, ramp)
-    if moving is not None:
-        logits = torch.where(moving[:, None, None], logits.detach(), logits)
     return composite(own, logits), composite(share, logits)
 
 

@@ -371,20 +371,3 @@ def test_rays_that_may_move_and_have_no_dynamic_field_say_nothing() -> None:
     assert seen.labels is not None and seen.inverse_depth is not None
     assert (seen.labels == IGNORE_LABEL).tolist() == rays.tolist()
     assert seen.inverse_depth.isnan().tolist() == rays.tolist()
-
-
-def test_what_lies_behind_movers_does_not_learn_their_labels() -> None:
-    """Static logits of moving rays count in the picture, but no gradient reaches what makes them."""
-    scene, shared = random_scene()
-    samples = random_samples(torch.tensor(TIMES)[FRAMES])
-    maps = shared.encode(scene.bank)
-
-    def gradient(moving: Tensor | None) -> Tensor:
-        out = render_rays(scene, shared, samples, CONFIG, maps, moving=moving, training=True)
-        assert out.logits is not None
-        weights = [p for p in scene.static_residual.parameters()]
-        grads = torch.autograd.grad(out.logits.sum(), weights, allow_unused=True, materialize_grads=True)
-        return torch.stack([g.abs().sum() for g in grads]).sum()
-
-    assert gradient(None) > 0
-    assert gradient(torch.ones(RAYS, dtype=torch.bool)) == 0
