@@ -55,7 +55,10 @@ class SharedConfig(SavedConfig):
     use_displacement: bool = True
     """Whether tokens know their displacement."""
     pooled_frames: int = 3
-    """Frames, spread over the clip, whose features are pooled for static points."""
+    """Frames whose features are pooled for a static point: those spread over the clip, or others where they do not see
+    it."""
+    pooled_candidates: int = 12
+    """Frames that these are taken from, with views as different as possible; no fewer than `pooled_frames`."""
     hidden_dim: int = 64
     """Width of the semantic networks."""
 
@@ -147,20 +150,24 @@ class SharedNetworks(nn.Module):
         return self.flow_network(self.attention(tokens)).unflatten(0, (rays, samples))
 
     def pooled_frames(self, bank: FrameBank) -> Int[Tensor, "p"]:
-        """The frames whose features are pooled for static points."""
-        count = min(self.config.pooled_frames, len(bank.images))
-        return torch.linspace(0, len(bank.images) - 1, count, device=bank.images.device).round().long()
+        """The frames whose features are pooled for static points that they see."""
+        return bank.evenly_spaced(self.config.pooled_frames)
 
     def static_logits(self, maps: Maps, bank: FrameBank, points: Float[Tensor, "R k 3"]) -> Float[Tensor, "R k C"]:
-        """Image features pooled over frames that see the points -> logits."""
-        flat = points.reshape(-1, 3)
-        cameras = bank.cameras
-        total, weight = 0.0, 0.0
-        for frame in self.pooled_frames(bank):
-            index = frame.expand(flat.shape[0])
-            pixels, depth = cameras.project(flat, index)
-            seen = cameras.visible(pixels, depth)[:, None].to(flat)
-            total = total + seen * look_up(maps, index, pixels, cameras.width, cameras.height)
-            weight = weight + seen
-        pooled = total / torch.as_tensor(weight).clamp(min=1)
+        """Image features pooled over frames that see the points -> logits.
+
+        For each point the first `pooled_frames` of the candidates that see it: those of `pooled_frames(bank)`, then
+        those whose views differ most. So a point costs the same however long the clip is.
+        """
+        flat, cameras = points.reshape(-1, 3), bank.cameras
+        candidates = bank.spread(self.config.pooled_frames, self.config.pooled_candidates)
+        asked = candidates.expand(len(flat), -1)
+        pixels, depth = cameras.project(flat[:, None].expand(*asked.shape, 3), asked)
+        seen = cameras.visible(pixels, depth)
+        order = torch.arange(len(candidates), device=flat.device)
+        chosen = (seen * len(candidates) - order).topk(min(self.config.pooled_frames, len(candidates))).indices
+        pixels, frames = pixels.gather(1, chosen[..., None].expand(*chosen.shape, 2)), candidates[chosen]
+        found = look_up(maps, frames.flatten(), pixels.reshape(-1, 2), cameras.width, cameras.height)
+        weight = seen.gather(1, chosen)[..., None].to(flat)
+        pooled = (weight * found.unflatten(0, chosen.shape)).sum(1) / weight.sum(1).clamp(min=1)
         return self.static_network(pooled).unflatten(0, points.shape[:-1])

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from semflow_nerfstudio.cameras import FrameCameras
 from semflow_nerfstudio.flow.timeline import Timeline
+from semflow_nerfstudio.flow.view_choice import spread_views
 from semflow_nerfstudio.scene_frames import SceneFrames
 
 
@@ -47,6 +48,7 @@ class FrameBank(nn.Module):
         distinct, member = torch.unique(self.frame_times, return_inverse=True)
         self.timeline = Timeline(distinct)
         self.register_buffer("views", _frames_by_time(member, distinct.numel()))
+        self._spread: dict[tuple[int, int, torch.device], Tensor] = {}
 
     @property
     def cameras(self) -> FrameCameras:
@@ -59,9 +61,24 @@ class FrameBank(nn.Module):
         """Images in [-1, 1]: what an encoder takes."""
         return self.images[frames].permute(0, 3, 1, 2).float() / 127.5 - 1
 
+    def evenly_spaced(self, count: int) -> Int[Tensor, "n"]:
+        """Up to `count` frames, spread over the clip."""
+        count = min(count, len(self.images))
+        return torch.linspace(0, len(self.images) - 1, count, device=self.images.device).round().long()
+
+    def spread(self, first: int, count: int) -> Int[Tensor, "n"]:
+        """Up to `count` frames that together see most: `first` of them are spread over the clip, then come those whose
+        views differ most from these. Found once."""
+        key = (first, count, self.images.device)
+        if key not in self._spread:
+            found = spread_views(self.camera_to_worlds, self.evenly_spaced(first).tolist(), count)
+            self._spread[key] = torch.tensor(found, device=self.images.device)
+        return self._spread[key]
+
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         # nerfstudio's render commands load the data set at another size than training did; the checkpoint's frames are
         # those that the networks know, so their shapes win. Images may be the data set's own, which stay as they are.
+        self._spread.clear()
         for name, buffer in list(self._buffers.items()):
             saved = state_dict.get(prefix + name)
             if saved is not None and buffer is not None and (saved.shape != buffer.shape or name == "images"):
