@@ -88,6 +88,23 @@ def encoding_table() -> str:
     return "\n".join(lines)
 
 
+def core_table() -> str:
+    """Time of the parts where only torch is installed."""
+    parts = {"static_field": "static field", "dynamic_field": "dynamic field", "flow": "flow"}
+    head = ["machine", "grids", "rays x samples", *parts.values(), "training pass, a ray", "rendering, a ray", "480x270"]
+    lines = [row(head), row(["---"] * len(head))]
+    for result in load("core_*.json"):
+        machine, options = result["machine"], result["options"]
+        cells = [machine.get("gpu", f"{machine['cpu']}, {machine['threads']} threads"), result["backend"]]
+        cells.append(f"{options['rays']} x {options['samples']}")
+        cells += [f"{result['rows'][part]['forward_backward_ms']:.1f} ms" for part in parts]
+        rendering = result["render_ms_per_ray"]
+        cells += [f"{1e3 * result['training_pass_ms_per_ray']:.1f} µs", f"{1e3 * rendering:.2f} µs"]
+        whole = options["rays"] == 480 * 270
+        lines.append(row([*cells, f"{1e3 / (rendering * options['rays']):.1f} frames/s" if whole else "-"]))
+    return "\n".join(lines)
+
+
 def pose_table() -> str:
     """Poses found from images alone against given ones."""
     head = [
@@ -143,7 +160,7 @@ def quality_table(name: str) -> str:
 
 
 TABLES = {"scenes": scene_table, "dnerf": dnerf_table, "encodings": encoding_table, "editing": editing_table}
-TABLES |= {"poses": pose_table}
+TABLES |= {"poses": pose_table, "core": core_table}
 TABLES |= {name: partial(quality_table, name) for name in quality_tables.TABLES}
 TABLES |= {name: partial(task_table, name) for name in task_tables.TABLES}
 TABLES |= {

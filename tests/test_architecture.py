@@ -89,3 +89,9 @@ def test_the_rules_see_the_files_they_are_about() -> None:
     assert list(named_devices(ast.parse('x.cuda()\ny = x.to("cuda:0")\ntorch.cuda.is_available()'))) == [1, 2]
     assert list(imports(ast.parse("def f():\n import numba.core\nfrom a import b"))) == ["numba.core", "a", "a.b"]
     assert list(imports(ast.parse("def f():\n import numba\nimport c"), everywhere=False)) == ["c"]
+
+
+def test_test_modules_have_names_of_their_own() -> None:
+    """pytest imports them by their bare names."""
+    names = [path.name for path in Path(__file__).parent.rglob("*.py") if path.name not in ("__init__.py", "conftest.py")]
+    assert sorted(names) == sorted(set(names))

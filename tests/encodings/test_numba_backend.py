@@ -1,9 +1,12 @@
 """The compiled CPU backend against the reference, and its threads."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -204,3 +207,19 @@ def test_kernels_compile_without_a_folder_to_cache_in() -> None:
     with pytest.raises(RuntimeError, match="cannot cache"):
         numba.njit(cache=True)(namespace["increment"])
     assert kernels._compile(numba.int64(numba.int64), namespace["increment"])(1) == 2
+
+
+def test_warming_up_fills_the_cache(tmp_path: Path) -> None:
+    """Kernels compiled by another process are found, not compiled again."""
+    command = [sys.executable, "-c", WARM]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_DEBUG_CACHE": "1"}
+
+    def said() -> str:
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    first, second = said(), said()
+    assert "data saved to" in first
+    assert "data loaded from" in second and "data saved to" not in second
+
+
+WARM = "from semflow_nerfstudio.encodings.warm_up import warm_up; warm_up(((2, 1),))"
