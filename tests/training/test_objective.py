@@ -180,6 +180,21 @@ def test_static_stage_leaves_the_movers_relative_disparity_out() -> None:
     assert torch.equal(loss, static_losses(scene, out, kept, EVERYTHING)["depth"])
 
 
+def test_relative_disparity_counts_on_frames_without_aligned_one() -> None:
+    """A scene may have depth, or disparity that was aligned, on some of its frames."""
+    frames = torch.arange(2).repeat_interleave(100)
+    scene, _, out = rendered(random_samples(torch.tensor(TIMES)[frames]), static_only=True)
+    still = torch.zeros(200, dtype=torch.uint8)
+    seen = replace(random_observed(frames), motion=still, disparity=torch.rand(200))
+    assert seen.inverse_depth is not None and seen.disparity is not None
+    partly = replace(seen, inverse_depth=torch.where(frames == 0, 1.0, torch.nan))
+    loss = static_losses(scene, out, partly, LossWeights())["depth"]
+    for frame, counts in ((0, False), (1, True)):
+        other = replace(partly, disparity=torch.where(frames == frame, torch.rand(200), seen.disparity))
+        assert (static_losses(scene, out, other, LossWeights())["depth"] != loss) == counts
+    assert static_losses(scene, out, replace(seen, inverse_depth=torch.ones(200)), LossWeights())["depth"] == 0
+
+
 def test_given_distance_of_aligned_disparity() -> None:
     seen = replace(
         random_observed(torch.zeros(5, dtype=torch.long)),
