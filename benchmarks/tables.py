@@ -91,7 +91,15 @@ def encoding_table() -> str:
 def core_table() -> str:
     """Time of the parts where only torch is installed."""
     parts = {"static_field": "static field", "dynamic_field": "dynamic field", "flow": "flow"}
-    head = ["machine", "grids", "rays x samples", *parts.values(), "training pass, a ray", "rendering, a ray", "480x270"]
+    head = [
+        "machine",
+        "grids",
+        "rays x samples",
+        *parts.values(),
+        "training pass, a ray",
+        "rendering, a ray",
+        "480x270",
+    ]
     lines = [row(head), row(["---"] * len(head))]
     for result in load("core_*.json"):
         machine, options = result["machine"], result["options"]

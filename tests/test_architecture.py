@@ -93,5 +93,7 @@ def test_the_rules_see_the_files_they_are_about() -> None:
 
 def test_test_modules_have_names_of_their_own() -> None:
     """pytest imports them by their bare names."""
-    names = [path.name for path in Path(__file__).parent.rglob("*.py") if path.name not in ("__init__.py", "conftest.py")]
+    names = [
+        path.name for path in Path(__file__).parent.rglob("*.py") if path.name not in ("__init__.py", "conftest.py")
+    ]
     assert sorted(names) == sorted(set(names))
