@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.utils import save_image
 
+from semflow_nerfstudio.configs.schedulers import follow_length
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.datamanager import SemFlowDataManager, SemFlowDataManagerConfig
 from semflow_nerfstudio.data.dataset import SemFlowDataset
@@ -110,13 +111,17 @@ class SemanticFlowPipeline(VanillaPipeline):
             ValueError: an adaptation with labels ends before it comes to them.
         """
         trainer, adapting = training_callback_attributes.trainer, adaptation(self.config)
-        if trainer is not None and adapting is not None and adapting.adapt_label_steps != 0:
+        if trainer is not None:
             last = trainer._start_step + trainer.config.max_num_iterations
-            if last <= adapting.adapt_field_steps:
+            without_labels = 0 if adapting is None else adapting.adapt_field_steps
+            if adapting is not None and adapting.adapt_label_steps != 0 and last <= without_labels:
                 raise ValueError(
-                    f"the training ends after {last} steps, but the first {adapting.adapt_field_steps} are without "
+                    f"the training ends after {last} steps, but the first {without_labels} are without "
                     "labels: raise --max-num-iterations or lower --pipeline.model.adapt-field-steps"
                 )
+            for name, scheduler in trainer.optimizers.schedulers.items():
+                # What the labels of an adaptation teach starts at its full rate when they come.
+                follow_length(scheduler, last, without_labels if name == "semantics" else 0)
         return super().get_training_callbacks(training_callback_attributes)
 
     @profiler.time_function

@@ -15,7 +15,7 @@ from nerfstudio.plugins.registry import discover_methods
 from nerfstudio.plugins.registry_dataparser import discover_dataparsers
 
 from semflow_nerfstudio.configs import methods
-from semflow_nerfstudio.configs.schedulers import WarmupDecayConfig
+from semflow_nerfstudio.configs.schedulers import WarmupDecayConfig, follow_length
 from semflow_nerfstudio.data.datamanager import SemFlowDataManagerConfig
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.transforms import SemFlowDataParserConfig
@@ -119,11 +119,31 @@ def test_every_group_has_an_optimizer_and_a_schedule_over_the_whole_run(specific
     config = specification.config
     for group, settings in config.optimizers.items():
         schedule = settings["scheduler"]
-        assert isinstance(schedule, WarmupDecayConfig) and schedule.max_steps == config.max_num_iterations, group
+        assert isinstance(schedule, WarmupDecayConfig) and schedule.max_steps is None, group
         parameter = torch.nn.Parameter(torch.zeros(1))
         optimizer = settings["optimizer"].setup([parameter])
         rates = schedule.setup().get_scheduler(optimizer, settings["optimizer"].lr).state_dict()
         assert all(type(rate) is float for rate in rates["base_lrs"] + rates["_last_lr"])
+
+
+def test_rates_fall_until_the_last_step_of_however_long_a_training() -> None:
+    """Also one that is continued for longer, and where the schedule starts later: a checkpoint keeps no length."""
+    config = WarmupDecayConfig(warmup_steps=10, final_ratio=0.05)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    scheduler = config.setup().get_scheduler(optimizer, 2.0)
+    follow_length(scheduler, 100)
+    rate = scheduler.lr_lambdas[0]
+    assert rate(0) == pytest.approx(1 / 11) and rate(10) == 1
+    assert rate(55) == pytest.approx(0.05**0.5) and rate(100) == rate(1000) == pytest.approx(0.05)
+    saved = scheduler.state_dict()
+    follow_length(scheduler, 200)
+    scheduler.load_state_dict(saved)
+    assert scheduler.lr_lambdas[0](200) == pytest.approx(0.05) and scheduler.lr_lambdas[0](100) > 0.2
+    follow_length(scheduler, 200, start=100)
+    assert scheduler.lr_lambdas[0](110) == 1 and scheduler.lr_lambdas[0](200) == pytest.approx(0.05)
+    fixed = WarmupDecayConfig(max_steps=50).setup().get_scheduler(optimizer, 2.0)
+    follow_length(fixed, 100)
+    assert fixed.lr_lambdas[0](50) == pytest.approx(0.05), "a length that was asked for stays"
 
 
 def test_files_of_older_versions_get_what_came_later() -> None:

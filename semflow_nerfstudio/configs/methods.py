@@ -27,13 +27,14 @@ compat.allow_numpy_scalars_in_checkpoints()
 compat.silence_upstream_warnings()
 
 
-def optimizers(max_steps: int, fields: float = 3e-2) -> dict:
-    """One Adam per parameter group; the groups start when they first get gradients."""
+def optimizers(fields: float = 3e-2) -> dict:
+    """One Adam per parameter group; the groups start when they first get gradients. Rates fall until the last step,
+    whatever `--max-num-iterations` says."""
     rates = {"fields": fields, "flow": fields / 2, "proposals": fields, "semantics": fields / 4}
     return {
         name: {
             "optimizer": FusedAdamConfig(lr=rate, eps=1e-15),
-            "scheduler": WarmupDecayConfig(warmup_steps=20, final_ratio=0.05, max_steps=max_steps),
+            "scheduler": WarmupDecayConfig(warmup_steps=20, final_ratio=0.05),
         }
         for name, rate in rates.items()
     }
@@ -58,7 +59,7 @@ def trainer(name: str, steps: int, rays: int, model: SemanticFlowModelConfig, ev
             ),
             model=model,
         ),
-        optimizers=optimizers(steps),
+        optimizers=optimizers(),
         viewer=ViewerConfig(num_rays_per_chunk=1 << 13, quit_on_train_completion=True),
         logging=LoggingConfig(steps_per_log=50),
         vis="viewer+tensorboard",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
@@ -20,8 +21,8 @@ class WarmupDecayConfig(SavedConfig, SchedulerConfig):
     """Steps of linear warm-up."""
     final_ratio: float = 0.05
     """Rate at `max_steps` relative to the initial one."""
-    max_steps: int = 1500
-    """Step at which the final rate is reached."""
+    max_steps: int | None = None
+    """Step at which the final rate is reached; None: the last one of the training (`follow_length`)."""
 
 
 class WarmupDecay(Scheduler):
@@ -31,12 +32,40 @@ class WarmupDecay(Scheduler):
 
     def get_scheduler(self, optimizer: Optimizer, lr_init: float) -> LRScheduler:
         """The schedule as torch knows it; `lr_init` is already in the optimizer."""
-        config = self.config
+        return LambdaLR(optimizer, lr_lambda=rate_factor(self.config, self.config.max_steps or UNTOLD_STEPS))
 
-        def factor(step: int) -> float:
-            if step < config.warmup_steps:
-                return (step + 1) / (config.warmup_steps + 1)
-            progress = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
-            return float(config.final_ratio ** min(1.0, progress))
 
-        return LambdaLR(optimizer, lr_lambda=factor)
+UNTOLD_STEPS = 2000
+"""Length of a training whose length nobody has told yet."""
+
+
+def rate_factor(config: WarmupDecayConfig, max_steps: int, start: int = 0) -> Callable[[int], float]:
+    """Step -> learning rate as a share of the initial one.
+
+    A plain function, not an object: torch would save an object's settings with the checkpoint, and a training that goes
+    on for longer would keep the old ones.
+
+    Args:
+        config: Warm-up and final share.
+        max_steps: Step at which the final share is reached.
+        start: Step from which the schedule runs; before, the rate is that of its first step.
+    """
+
+    def factor(step: int) -> float:
+        done = max(0, step - start)
+        if done < config.warmup_steps:
+            return (done + 1) / (config.warmup_steps + 1)
+        progress = (done - config.warmup_steps) / max(1, max_steps - start - config.warmup_steps)
+        return float(config.final_ratio ** min(1.0, progress))
+
+    factor.config = config  # type: ignore[attr-defined]
+    return factor
+
+
+def follow_length(scheduler: LRScheduler, max_steps: int, start: int = 0) -> None:
+    """Tell a schedule that names no last step of its own how long the training is, and from which step it runs."""
+    factors = getattr(scheduler, "lr_lambdas", [])
+    for i, factor in enumerate(factors):
+        config = getattr(factor, "config", None)
+        if isinstance(config, WarmupDecayConfig) and config.max_steps is None:
+            factors[i] = rate_factor(config, max_steps, start)
