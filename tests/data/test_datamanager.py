@@ -69,12 +69,12 @@ def test_batches_hold_the_pixels_that_their_rays_see(tmp_path):
 def test_training_rays_know_whether_they_show_motion_and_others_do_not(tmp_path):
     manager = manage(DynamicSceneDataParserConfig(data=write_dynamic_scene(tmp_path)))
     rays, batch = manager.next_train(0)
-    moving = rays.metadata["moving"]
-    assert moving.dtype == torch.bool and torch.equal(moving, batch["motion_mask"] == 1)
-    assert moving.any() and not moving.all()
-    assert torch.equal(rays[:5].metadata["moving"], moving[:5])
-    assert "moving" not in manager.next_eval(0)[0].metadata
-    assert "moving" not in manage(BlenderDataParserConfig(data=write_blender(tmp_path))).next_train(0)[0].metadata
+    motion = rays.metadata["motion"]
+    assert motion.dtype == torch.uint8 and torch.equal(motion, batch["motion_mask"])
+    assert (motion == 1).any() and not (motion == 1).all()
+    assert torch.equal(rays[:5].metadata["motion"], motion[:5])
+    assert "motion" not in manager.next_eval(0)[0].metadata
+    assert "motion" not in manage(BlenderDataParserConfig(data=write_blender(tmp_path))).next_train(0)[0].metadata
 
 
 def test_evaluation_gives_batches_and_whole_images(tmp_path):

@@ -64,7 +64,7 @@ def test_they_show_what_moves_and_nothing_is_known_without_flow(made, scene, cap
     (frames,) = manager.train_dataset.metadata["scene_frames"].values()
     assert "motion_mask" in frames.has
     rays, batch = manager.next_train(0)
-    assert rays.metadata["moving"].any() and (batch["motion_mask"] == 0).any()
+    assert (rays.metadata["motion"] == 1).any() and (batch["motion_mask"] == 0).any()
 
 
 def test_labels_do_not_matter(scene):
