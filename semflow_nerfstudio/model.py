@@ -173,15 +173,16 @@ class SemanticFlowModel(Editable, Model):
     def match_checkpoint(self, saved: dict[str, Tensor]) -> None:
         """Build the frame encoder that a checkpoint was trained with, and complete what older ones lack.
 
-        Checkpoints of before there was calibration have a temperature of one, those of before scenes had one basis of
-        frozen features have none. A frozen encoder whose weights were not there in training gave way to the small
-        trainable one; whether they are there now does not matter.
+        Checkpoints of before there was calibration have a temperature of one, those of before labels were counted have
+        counted none, those of before scenes had one basis of frozen features have none. A frozen encoder whose weights
+        were not there in training gave way to the small trainable one; whether they are there now does not matter.
         """
         ending = "shared.static_network.layers.0.weight"
         prefix = next((key.removesuffix(ending) for key in saved if key.endswith(ending)), None)
         if self.shared is None or prefix is None:
             return
         saved.setdefault(f"{prefix}shared.calibration.inverse_temperature", torch.ones(()))
+        saved.setdefault(f"{prefix}shared.class_prior.counts", torch.zeros(len(self.class_names)))
         features = saved.get(f"{prefix}scenes.{next(iter(self.scenes))}.bank.features")
         if features is not None:
             for name, empty in FeatureBasis().state_dict().items():

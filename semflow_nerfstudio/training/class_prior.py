@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -42,7 +40,3 @@ class ClassPrior(nn.Module):
         guess = (self.counts.clamp(min=0.5) / total.clamp(min=0.5)).log() * (total > 0)
         known = (self.counts > 0) | (total == 0)
         return torch.where(known, logits + transmittance[:, None] * guess, NEVER)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        state_dict.setdefault(f"{prefix}counts", torch.zeros_like(self.counts))  # checkpoints of before there was this
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -90,7 +90,7 @@ def test_result_files_are_json_that_a_table_shows(path: Path) -> None:
         raise AssertionError(f"{path.name} holds {constant}, which is not JSON")
 
     result = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    assert path.name.split("_")[0] in ("scene", "dnerf", "encodings", "poses")
+    assert path.name.split("_")[0] in ("scene", "dnerf", "encodings", "poses", "core")
     assert result["machine"]["cpu"] and result["machine"]["torch"]
 
 
@@ -174,6 +174,24 @@ def test_speed(results: Path) -> None:
     assert stages.splitlines()[0] == "| machine | backward | losses |"
     assert body(stages)[1] == ["Some GPU", "50 %", "10 %"]
     assert body(tables.TABLES["samples"]())[0][1:] == ["4", "0.0123", "0.500", "0.15 %"]
+
+
+def test_core(results: Path) -> None:
+    rows = {
+        name: {"forward_ms": 1.0, "forward_backward_ms": 2.55} for name in ("static_field", "dynamic_field", "flow")
+    }
+    result = {
+        "machine": {"gpu": "Some GPU", "cpu": "Some CPU", "threads": 2},
+        "backend": "triton",
+        "rows": rows,
+        "render_ms_per_ray": 0.0005,
+    }
+    result |= {"training_pass_ms_per_ray": 0.0009, "options": {"rays": 129600, "samples": 48}}
+    write_json(results / "core_a.json", result)
+    write_json(results / "core_b.json", result | {"options": {"rays": 1024, "samples": 64}})
+    whole, batch = body(tables.TABLES["core"]())
+    assert whole == ["Some GPU", "triton", "129600 x 48", *["2.5 ms"] * 3, "0.9 µs", "0.50 µs", "15.4 frames/s"]
+    assert batch[2] == "1024 x 64" and batch[-1] == "-"
 
 
 def test_scale(results: Path) -> None:

@@ -46,8 +46,9 @@ def adapt(scene: Path, out: Path, source: TrainedRun, steps: int = 6, **model: A
 def shared_of(run: Any) -> dict[str, torch.Tensor]:
     shared = model_of(run).shared
     assert shared is not None
-    # The confidence's temperature is fitted, not learned: it follows the labels whatever is frozen.
-    return {name: value.clone() for name, value in shared.state_dict().items() if not name.startswith("calibration.")}
+    # The confidence's temperature and how often classes are labelled follow the labels whatever is frozen.
+    fitted = ("calibration.", "class_prior.")
+    return {name: value.clone() for name, value in shared.state_dict().items() if not name.startswith(fitted)}
 
 
 def test_exactly_the_shared_part_is_taken(

@@ -56,6 +56,17 @@ def test_same_render_before_and_after(scene: Path, tmp_path: Path) -> None:
     assert not run.pipeline.training and not model_of(run).static_stage
 
 
+def test_checkpoints_of_before_labels_were_counted(tiny_run: TrainedRun, tmp_path: Path) -> None:
+    """They load, and no class is left out of what they say."""
+    folder = copy_with(tiny_run, tmp_path, lambda config: None)
+    (file,) = (folder / "nerfstudio_models").glob("*.ckpt")
+    content = torch.load(file)
+    del content["pipeline"]["_model.shared.class_prior.counts"]
+    torch.save(content, file)
+    shared = load_run(folder).model.shared
+    assert shared is not None and not shared.class_prior.counts.any()
+
+
 def test_rendering_changes_nothing(loaded: Run) -> None:
     before = parameters(loaded)
     first = render(loaded)

@@ -32,8 +32,6 @@ def test_where_nothing_is_seen_the_most_frequent_class_is() -> None:
     assert seen.softmax(-1)[0].tolist() == pytest.approx([0, 0.25, 0.75])
 
 
-def test_nothing_changes_before_anything_is_counted_and_with_older_checkpoints() -> None:
-    module, logits = ClassPrior(3), torch.randn(4, 3)
-    assert torch.equal(module(logits, torch.rand(4)), logits)
-    module.load_state_dict({})
-    assert module.counts.tolist() == [0, 0, 0]
+def test_nothing_changes_before_anything_is_counted() -> None:
+    logits = torch.randn(4, 3)
+    assert torch.equal(ClassPrior(3)(logits, torch.rand(4)), logits)
