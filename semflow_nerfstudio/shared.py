@@ -55,8 +55,8 @@ class SharedConfig(SavedConfig):
     use_displacement: bool = True
     """Whether tokens know their displacement."""
     pooled_frames: int = 3
-    """Frames whose features are pooled for a static point: those spread over the clip, or others where they do not see
-    it."""
+    """Frames whose features are pooled for a static point: those spread over the clip, or others where none of them
+    sees it."""
     pooled_candidates: int = 12
     """Frames that these are taken from, with views as different as possible; no fewer than `pooled_frames`."""
     hidden_dim: int = 64
@@ -156,14 +156,16 @@ class SharedNetworks(nn.Module):
     def static_logits(self, maps: Maps, bank: FrameBank, points: Float[Tensor, "R k 3"]) -> Float[Tensor, "R k C"]:
         """Image features pooled over frames that see the points -> logits.
 
-        For each point the first `pooled_frames` of the candidates that see it: those of `pooled_frames(bank)`, then
-        those whose views differ most. So a point costs the same however long the clip is.
+        Those of `pooled_frames(bank)` that see a point; where none of them does, the first as many of the candidates
+        that do, whose views differ most. So a point costs the same however long the clip is.
         """
         flat, cameras = points.reshape(-1, 3), bank.cameras
         candidates = bank.spread(self.config.pooled_frames, self.config.pooled_candidates)
         asked = candidates.expand(len(flat), -1)
         pixels, depth = cameras.project(flat[:, None].expand(*asked.shape, 3), asked)
         seen = cameras.visible(pixels, depth)
+        own = self.config.pooled_frames
+        seen = torch.cat([seen[:, :own], seen[:, own:] & ~seen[:, :own].any(1, keepdim=True)], dim=1)
         order = torch.arange(len(candidates), device=flat.device)
         chosen = (seen * len(candidates) - order).topk(min(self.config.pooled_frames, len(candidates))).indices
         pixels, frames = pixels.gather(1, chosen[..., None].expand(*chosen.shape, 2)), candidates[chosen]

@@ -88,6 +88,18 @@ def test_points_that_the_first_three_see_are_pooled_from_these() -> None:
     torch.testing.assert_close(shared.static_logits(maps, bank, points[:, None])[:, 0], expected)
 
 
+def test_others_are_asked_only_where_none_of_the_first_sees_the_point() -> None:
+    bank, shared, points = bank_of(looking_around()), networks(), around()
+    maps, three = shared.encode(bank), bank.evenly_spaced(3)
+    some = seen_by(bank.cameras, points, three).any(1)
+    assert some.any() and not some.all()
+    others = torch.ones(COUNT, dtype=torch.bool).index_fill(0, three, False)
+    changed = torch.where(others[:, None, None, None], maps + 1, maps)
+    before, after = (shared.static_logits(m, bank, points[:, None])[:, 0] for m in (maps, changed))
+    same = torch.isclose(before, after, atol=1e-6).all(-1)
+    assert same[some].all() and not same[~some].any()
+
+
 def test_the_number_of_frames_that_are_asked_does_not_grow_with_the_clip() -> None:
     assert len(bank_of(looking_around(200)).spread(3, 12)) == 12
     assert sorted(bank_of(arc_cameras(5)).spread(3, 12).tolist()) == [0, 1, 2, 3, 4]
