@@ -43,7 +43,7 @@ def make_known(run: Run) -> None:
     scene, count = model.scene(name), len(model.class_names)
     assert model.shared is not None and count > BALL_CLASS
     scene.space = SceneSpace(torch.tensor([[-1.0] * 3, [1.0] * 3]), True)
-    scene.near, scene.far, scene.residual = 1.4, 5.5, False
+    scene.near, scene.far, scene.residual = None, None, False  # what the cameras see is in the box
     scene.static_field, scene.dynamic_field = StaticFormula(), DynamicFormula()  # type: ignore[assignment]
     scene.flow_field = FlowFormula(float(scene.timeline.tau))  # type: ignore[assignment]
     scene.proposal_fields = nn.ModuleList([ProposalFormula()])
@@ -58,6 +58,7 @@ def make_known(run: Run) -> None:
     def flow_logits(maps: Tensor, bank: nn.Module, window: object, trajectories: Tensor, *_: object) -> Tensor:
         return certain(torch.full(trajectories.shape[:2], BALL_CLASS), count)
 
+    model.shared.class_prior.counts.zero_()  # of other labels
     model.shared.static_logits = static_logits  # type: ignore[method-assign]
     model.shared.flow_logits = flow_logits  # type: ignore[method-assign]
 
