@@ -42,9 +42,9 @@ class Demo:
     """Frames of the clip."""
     steps: int = 1100
     """Training steps."""
-    views: int = 20
+    views: int = 18
     """Held-out views that are scored, evenly spread over times and cameras."""
-    video_frames: int = 32
+    video_frames: int = 24
     """Frames of the video: half with a fixed camera and running time, half with a moving camera."""
     seed: int = 0
     """Seed of scene and training."""
