@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,24 +26,18 @@ from semflow_nerfstudio.flow.feature_maps import FeatureCache, Maps
 from semflow_nerfstudio.renderer import RenderConfig, render_rays
 from semflow_nerfstudio.sampling.choice import SamplerName, Sampling, make_sampler
 from semflow_nerfstudio.sampling.occupancy import OccupancySamplingConfig
-from semflow_nerfstudio.sampling.proposal import ProposalSamplingConfig, proposal_losses
+from semflow_nerfstudio.sampling.proposal import ProposalSamplingConfig
 from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene import Scene, SceneConfig
-from semflow_nerfstudio.scene_frames import IGNORE_LABEL, SceneFrames
-from semflow_nerfstudio.scene_outputs import SceneOutputs, displayed_rays, join_dicts
+from semflow_nerfstudio.scene_frames import SceneFrames
+from semflow_nerfstudio.scene_objective import SceneObjective, Stage
+from semflow_nerfstudio.scene_outputs import SceneOutputs, displayed_rays, join_dicts, rays_by_scene
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
 from semflow_nerfstudio.training.adaptation import Classes, ClassRecord
 from semflow_nerfstudio.training.label_transport import DEFAULT_TRANSPORT, LabelTransport, LabelTransportConfig
-from semflow_nerfstudio.training.losses import color_loss, surface_loss
-from semflow_nerfstudio.training.objective import (
-    LossWeights,
-    dynamic_losses,
-    on_background,
-    present_modalities,
-    static_losses,
-    taught_first,
-)
-from semflow_nerfstudio.training.observed import Observed, as_color, given_distance, left_out, observe
+from semflow_nerfstudio.training.losses import color_loss
+from semflow_nerfstudio.training.objective import LossWeights, on_background, present_modalities
+from semflow_nerfstudio.training.observed import as_color, left_out, observe
 from semflow_nerfstudio.training.silhouettes import Silhouettes
 from semflow_nerfstudio.visuals.outputs import ShownClasses, camera_outputs
 
@@ -159,8 +152,14 @@ class SemanticFlowModel(Editable, Model):
         self.first_frame, count = {}, 0
         for name, f in frames.items():
             self.first_frame[name], count = count, count + len(f.cameras)
-        self.carry_labels = LabelTransport(self.config.label_transport, self.kwargs["metadata"].get("label_sources"))
-        self.silhouettes = Silhouettes(self.kwargs["metadata"].get("silhouettes"))
+        self.objective = SceneObjective(
+            self.config.losses,
+            self.config.render,
+            self.config.advected_rays,
+            self.config.dynamic_field_shows == "everything",
+            LabelTransport(self.config.label_transport, self.kwargs["metadata"].get("label_sources")),
+            Silhouettes(self.kwargs["metadata"].get("silhouettes")),
+        )
         self.train_psnr = torch.zeros(())
         self.step = 0
         self._maps = {name: FeatureCache(self.config.encoder_frames) for name in frames}
@@ -379,15 +378,7 @@ class SemanticFlowModel(Editable, Model):
 
     def by_scene(self, rays: RayBundle) -> Iterator[tuple[str, Int[Tensor, "R"] | None, RayBundle]]:
         """Split rays by the scene index that their cameras carry; rays without one are the default scene's."""
-        names = list(self.scenes)
-        index = rays.metadata.get("scene") if rays.metadata else None
-        if len(names) == 1 or not isinstance(index, Tensor):
-            yield self.shown_scene, None, rays
-            return
-        for i, name in enumerate(names):
-            rows = (index.reshape(-1) == i).nonzero()[:, 0]
-            if len(rows):
-                yield name, rows, rays[rows]
+        return rays_by_scene(rays, list(self.scenes), self.shown_scene)
 
     def ray_times(self, rays: RayBundle, scene: Scene) -> Float[Tensor, "R 1"]:
         """Times in [0, 1]; the Render tab's splines overshoot, and some commands give no times at all."""
@@ -435,64 +426,15 @@ class SemanticFlowModel(Editable, Model):
             image = as_color(batch["image"].to(self.device)[..., :3])
             return {"color": self.config.losses.color * color_loss(outputs["rgb"], image)}
         total: dict[str, Tensor] = {}
+        stage = Stage(self.step, self.static_stage, self.config.time, self.step - self.config.static_steps)
         for part in outputs["parts"]:
-            scene, w = self.scene(part.name), self.config.losses
             known = present_modalities(batch, self.modalities[part.name])
-            seen = observe(
-                known, part.rows, part.rays.metadata["directions_norm"], self.first_frame[part.name], self.device
-            )
+            z_ratio, first = part.rays.metadata["directions_norm"], self.first_frame[part.name]
+            seen = observe(known, part.rows, z_ratio, first, self.device)
             share = 1.0 if part.rows is None else len(part.rows) / len(batch["indices"])
-            if not self.config.time:
-                seen = replace(seen, motion=torch.zeros_like(seen.frame, dtype=torch.uint8))
-            if seen.motion is not None and not self.static_stage:
-                seen = seen.without(left_out(seen.motion, part.rendered.mover_rays))
-            if self.shared is not None and part.rendered.logits is not None and seen.labels is not None:
-                labels = seen.labels
-                if self.static_stage and seen.motion is not None:  # it is taught what does not move alone
-                    labels = torch.where(seen.static, labels, IGNORE_LABEL)
-                if seen.label_weight is not None:
-                    labels = torch.where(seen.label_weight < 1, IGNORE_LABEL, labels)
-                self.shared.calibration.update(part.rendered.logits, labels)
-                self.shared.class_prior.update(labels)
-            if self.static_stage:
-                losses = static_losses(scene, part.rendered, seen, w)
-            else:
-                seen = self.carry_labels(scene, part.rendered, seen, self.step - self.config.static_steps)
-                direction = 1 if self.step % 2 else -1
-                losses = dynamic_losses(
-                    scene,
-                    part.rendered,
-                    seen,
-                    w,
-                    self.config.render,
-                    direction,
-                    math.ceil(share * self.config.advected_rays),
-                    self.config.dynamic_field_shows == "everything",
-                )
-                silhouette = self.silhouettes.loss(scene, part.rendered, seen, direction) if w.silhouette > 0 else None
-                if silhouette is not None:
-                    losses["silhouette"] = w.silhouette * silhouette
-            losses.update(self.sampling_losses(part, seen))
-            for name, loss in losses.items():
+            for name, loss in self.objective(self.scene(part.name), self.shared, part, seen, stage, share).items():
                 total[name] = total.get(name, 0.0) + share * loss  # type: ignore[operator]
         return total
-
-    def sampling_losses(self, part: SceneOutputs, seen: Observed) -> dict[str, Tensor]:
-        """Losses of the proposal densities, which also learn from the given depth directly."""
-        w = self.config.losses
-        interlevel, distortion = proposal_losses(part.proposed, part.rendered.weights.total)
-        result = {"interlevel": w.proposal * interlevel, "distortion": w.distortion * distortion}
-        if seen.inverse_depth is None or w.proposal_surface <= 0:
-            return result
-        known, given = given_distance(seen)
-        if self.static_stage:
-            known = known & taught_first(seen)
-        for samples, weights in zip(part.proposed.ray_samples[:-1], part.proposed.weights, strict=True):
-            if weights.requires_grad:
-                middle = (samples.frustums.starts + samples.frustums.ends)[..., 0] / 2
-                loss = surface_loss(weights[..., 0], middle, given, known, w.surface_tolerance)
-                result["proposal_surface"] = result.get("proposal_surface", 0.0) + w.proposal_surface * loss
-        return result
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
         """PSNR of the batch."""

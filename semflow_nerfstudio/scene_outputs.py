@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,24 @@ class SceneOutputs:
     rays: RayBundle
     rendered: Rendered
     proposed: Proposed
+
+
+def rays_by_scene(
+    rays: RayBundle, names: Sequence[str], default: str
+) -> Iterator[tuple[str, Int[Tensor, "R"] | None, RayBundle]]:
+    """Split rays by the scene index that their cameras carry; rays without one are the default scene's.
+
+    Yields:
+        Scene, its rows in the bundle (None: all), its rays.
+    """
+    index = rays.metadata.get("scene") if rays.metadata else None
+    if len(names) == 1 or not isinstance(index, Tensor):
+        yield default, None, rays
+        return
+    for i, name in enumerate(names):
+        rows = (index.reshape(-1) == i).nonzero()[:, 0]
+        if len(rows):
+            yield name, rows, rays[rows]
 
 
 def join_dicts(parts: list[tuple[Int[Tensor, "R"] | None, dict[str, Tensor]]]) -> dict[str, Tensor]:

@@ -62,14 +62,15 @@ def test_carried_labels_are_in_the_batches(partial_run) -> None:
     assert known.float().mean() > 0.5
     truth = decode_labels(Path(dataset.image_filenames[1]).parents[1] / LABELS / "001.png", dataset.classes[0])
     assert (truth == carried["carried_labels"][..., 0].numpy())[known.numpy()].mean() > 0.9
-    assert set(model_of(partial_run).carry_labels.sources) == set(model_of(partial_run).scenes)
+    assert set(model_of(partial_run).objective.carry_labels.sources) == set(model_of(partial_run).scenes)
 
 
 def test_with_all_labels_nothing_changes(scene: Path, tmp_path: Path) -> None:
     runs = [run_with(scene, tmp_path / method, "all", method) for method in ("auto", "none")]
     assert same(*(parameters(run) for run in runs))
     assert (
-        "carried_labels" not in dataset_of(runs[0], "train").get_data(0) and not model_of(runs[0]).carry_labels.sources
+        "carried_labels" not in dataset_of(runs[0], "train").get_data(0)
+        and not model_of(runs[0]).objective.carry_labels.sources
     )
 
 
