@@ -58,7 +58,10 @@ class RenderConfig(SavedConfig):
     compositing: Literal["normalized", "paper"] = "normalized"
     """Blended weights that sum to one minus the transmittance, or the reference's, which can exceed one."""
     semantic_gradient: Literal["joint", "stopped"] = "joint"
-    """Whether labels shape the densities."""
+    """Whether labels shape the fields: their densities, and the trunks that colour is made from too."""
+    static_label_gradient: float = 1.0
+    """With `joint`, the share of the labels' gradient that the static field gets. It costs colour and geometry what it
+    brings labels, which have a grid of their own (`scene.semantic_grid`) for what a share leaves out."""
     semantic_weights: Literal["density", "uniform"] = "density"
     """What logits are composited with: the densities' weights, or the same weight for all samples of a ray that get
     semantics (split between the fields by the blending weight alone); with all samples, nothing of the densities."""
@@ -248,6 +251,8 @@ def static_semantics(
         static_share = pick(static_share, picked)
     own = semantic_weights(pick(out.static_weights, picked), None, config)
     share = semantic_weights(pick_weights(out.weights.static, picked), static_share, config)
+    gradient = 0.0 if config.semantic_gradient == "stopped" else config.static_label_gradient
+    own, share = scale_gradient(own, gradient), scale_gradient(share, gradient)
     points, kept = pick(out.samples.sources, picked), pick(trunk, picked)
     ramp = None if training else fade_in(torch.maximum(own, share), config)
     if ramp is not None:
@@ -256,9 +261,17 @@ def static_semantics(
     if maps is not None:
         logits = shared.static_logits(maps, scene.bank, points)
     if scene.residual:
-        logits = logits + scene.static_residual(kept.detach() if config.semantic_gradient == "stopped" else kept)
+        logits = logits + scene.static_residual_logits(points, scale_gradient(kept, gradient))
     logits = spread(logits, ramp)
     return composite(own, logits), composite(share, logits)
+
+
+def scale_gradient(values: Float[Tensor, "*batch"], share: float) -> Float[Tensor, "*batch"]:
+    """The same values, with a share of their gradient."""
+    if share == 1 or not values.requires_grad:
+        return values
+    kept = values.detach()
+    return kept if share == 0 else kept + share * (values - kept)
 
 
 def fade_in(weights: Float[Tensor, "R k"], config: RenderConfig) -> Float[Tensor, "R k"]:

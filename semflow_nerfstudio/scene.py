@@ -12,7 +12,7 @@ from semflow_nerfstudio.fields.dynamic_field import DynamicField, DynamicFieldCo
 from semflow_nerfstudio.fields.flow_field import FlowField, FlowFieldConfig
 from semflow_nerfstudio.fields.proposal_field import ProposalField, ProposalFieldConfig
 from semflow_nerfstudio.fields.space import SceneSpace
-from semflow_nerfstudio.fields.static_field import FieldOutputs, GridConfig, StaticField, StaticFieldConfig
+from semflow_nerfstudio.fields.static_field import FieldOutputs, GridConfig, StaticField, StaticFieldConfig, space_grid
 from semflow_nerfstudio.flow.frame_bank import FrameBank
 from semflow_nerfstudio.flow.semantic_network import SceneResidual
 from semflow_nerfstudio.flow.timeline import Timeline
@@ -40,6 +40,9 @@ class SceneConfig(SavedConfig):
     """Frames wider than this are shrunk before the frame encoder sees them."""
     residual: bool = True
     """Whether the fields' own trunk features add to the shared logits."""
+    semantic_grid: GridConfig | None = None
+    """Hash grid that the static residual reads beside the trunk, so that what labels teach need not fit into what
+    colour is made from; None: the trunk alone."""
 
 
 class Scene(nn.Module):
@@ -68,11 +71,25 @@ class Scene(nn.Module):
         """Start the residuals anew, for that many classes."""
         self.residual = self.config.residual and num_classes > 0
         if self.residual:
-            self.static_residual = SceneResidual(self.config.static.trunk_dim, num_classes)
+            width = self.config.static.trunk_dim
+            if self.config.semantic_grid is not None:
+                self.semantic_grid = space_grid(self.config.semantic_grid)
+                width += self.semantic_grid.output_dim
+            self.static_residual = SceneResidual(width, num_classes)
             self.flow_residual = SceneResidual(self.config.dynamic.trunk_dim, num_classes)
 
     next_frame: Tensor
     previous_frame: Tensor
+
+    def static_residual_logits(
+        self, points: Float[Tensor, "*batch 3"], trunk: Float[Tensor, "*batch G"]
+    ) -> Float[Tensor, "*batch C"]:
+        """What this scene adds to the shared logits of static points, from the static field's trunk there."""
+        if self.config.semantic_grid is None:
+            return self.static_residual(trunk)
+        own = self.semantic_grid(self.space(points).reshape(-1, 3))
+        own = own.reshape(*points.shape[:-1], self.semantic_grid.output_dim)
+        return self.static_residual(torch.cat([trunk, own], dim=-1))
 
     def static(self, samples: Samples) -> FieldOutputs:
         """The static field at the samples."""

@@ -79,7 +79,14 @@ def random_scene(
 ) -> tuple[Scene, SharedNetworks]:
     """A scene whose fields, flow and residuals are all random and alive, and shared networks for it."""
     torch.manual_seed(seed)
-    config = SceneConfig(CONFIG.static, CONFIG.dynamic, CONFIG.flow, CONFIG.proposals, residual=residual)
+    config = SceneConfig(
+        CONFIG.static,
+        CONFIG.dynamic,
+        CONFIG.flow,
+        CONFIG.proposals,
+        residual=residual,
+        semantic_grid=CONFIG.static.grid,
+    )
     scene = Scene(random_frames(times), config, NUM_CLASSES)
     networks = SharedNetworks(shared or SharedConfig(encoder_width=6, encoder_hidden=4, hidden_dim=16), NUM_CLASSES)
     shake(scene)

@@ -150,8 +150,11 @@ def test_files_of_older_versions_get_what_came_later() -> None:
     config = methods.lite(7)
     text = yaml.dump(config)
     model, data = config.pipeline.model, config.pipeline.datamanager
-    for gone in ("render", "mover_ray_share"):
+    for gone in ("sampling", "mover_ray_share"):
         del model.__dict__[gone]
+    del model.render.__dict__["token_visibility"]
     del data.__dict__["corruption"], model.scene.static.__dict__["hidden_dim"]
     read = yaml.load(yaml.dump(config), Loader=yaml.Loader)
     assert yaml.dump(read) == text
+    del model.scene.__dict__["semantic_grid"]
+    assert yaml.load(yaml.dump(config), Loader=yaml.Loader).pipeline.model.scene.semantic_grid is None

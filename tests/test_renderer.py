@@ -60,7 +60,9 @@ def test_rendering_matches_a_plain_loop(compositing) -> None:
     static = scene.static(samples)
     dynamic = scene.dynamic_between_frames(samples.positions, samples.times, samples.sample_directions)
     maps = shared.encode(scene.bank)
-    static_logits = shared.static_logits(maps, scene.bank, samples.positions) + scene.static_residual(static.trunk)
+    static_logits = shared.static_logits(maps, scene.bank, samples.positions) + scene.static_residual_logits(
+        samples.positions, static.trunk
+    )
     assert out.flow is not None and out.flow.logits is not None and out.flow.rays.tolist() == [0, 1, 2, 3]
     for ray in range(4):
         left, alone, total = 1.0, 1.0, 0.0
@@ -173,7 +175,9 @@ def test_uniform_weights_know_nothing_of_the_densities() -> None:
     assert out.flow is not None and out.flow.logits is not None and out.dynamic is not None and out.logits is not None
     trunk = scene.static(samples).trunk
     maps = shared.encode(scene.bank)
-    static = shared.static_logits(maps, scene.bank, samples.positions) + scene.static_residual(trunk)
+    static = shared.static_logits(maps, scene.bank, samples.positions) + scene.static_residual_logits(
+        samples.positions, trunk
+    )
     blend = out.dynamic.blend[..., None]
     torch.testing.assert_close(out.static_logits, static.mean(1))
     torch.testing.assert_close(out.logits, (blend * out.flow.logits + (1 - blend) * static).mean(1))
@@ -263,7 +267,7 @@ def test_heaviest_samples_only() -> None:
     assert torch.equal(every.rgb, some.rgb)
     static = scene.static(samples)
     static_logits = shared.static_logits(shared.encode(scene.bank), scene.bank, samples.positions)
-    static_logits = static_logits + scene.static_residual(static.trunk)
+    static_logits = static_logits + scene.static_residual_logits(samples.positions, static.trunk)
 
     def of_heaviest(weights: Tensor, logits: Tensor, count: int) -> Tensor:
         """The heaviest samples, less the weight of the next one, scaled to the whole sum."""
@@ -372,8 +376,8 @@ def test_static_scene_of_one_time() -> None:
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("mode", ["joint", "stopped"])
 def test_labels_shape_densities_only_if_they_may(mode, residual: bool) -> None:
-    """With `stopped`, labels reach neither field, nor its trunk through the residuals, which learn all the same; the
-    flow, along which features are read, they always reach."""
+    """With `stopped`, labels reach neither field, nor its trunk through the residuals, which learn all the same, as
+    does the grid that is the labels' own; the flow, along which features are read, they always reach."""
     scene, shared = random_scene(residual=residual)
     out = render(scene, shared, at_frames(), replace(ALL, semantic_gradient=mode), training=True)
     assert out.logits is not None and out.static_logits is not None and out.flow is not None
@@ -395,8 +399,25 @@ def test_labels_shape_densities_only_if_they_may(mode, residual: bool) -> None:
     assert all(g.abs().max() > 0 for g in grads)
     if residual:
         heads = [*scene.static_residual.parameters(), *scene.flow_residual.parameters()]
+        heads += scene.semantic_grid.parameters()
         grads = torch.autograd.grad((out.logits + out.static_logits).square().sum(), heads, allow_unused=True)
         assert all(g is not None and g.abs().max() > 0 for g in grads)
+
+
+def test_the_static_field_gets_a_share_of_the_labels_gradient() -> None:
+    """Alone on a ray, exactly that share; its residual's own parts and the values are as ever."""
+    scene, shared = random_scene()
+
+    def gradients(share: float) -> tuple[Tensor, list[Tensor]]:
+        config = replace(ALL, static_label_gradient=share)
+        out = render(scene, shared, at_frames(), config, training=True, static_only=True)
+        assert out.logits is not None
+        wanted = [*scene.static_field.grid.parameters(), *scene.semantic_grid.parameters()]
+        return out.logits.detach(), list(torch.autograd.grad(out.logits.square().sum(), wanted))
+
+    (full, (field, own)), (part, (less, same)) = gradients(1.0), gradients(0.25)
+    assert torch.equal(full, part) and torch.equal(own, same)
+    torch.testing.assert_close(less, 0.25 * field)
 
 
 @pytest.mark.parametrize("static_only", [False, True])

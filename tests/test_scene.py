@@ -76,3 +76,15 @@ def test_proposals_follow_movers_between_frames(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(scene, "velocity", lambda points, times: speed.expand_as(points))
     times, positions = torch.tensor([[0.05], [0.4]]), torch.rand(2, 7, 3)
     torch.testing.assert_close(scene.proposal_density(0, positions, times), solid(0, positions, times))
+
+
+@pytest.mark.parametrize("shape", [(0,), (5,), (2, 3), (2, 0)])
+def test_the_static_residual_reads_trunk_and_grid(shape: tuple[int, ...]) -> None:
+    """At any number of points, also none; both the place and the trunk tell classes apart."""
+    scene, _ = random_scene()
+    points, trunk = torch.rand(*shape, 3) - 0.5, torch.randn(*shape, CONFIG.static.trunk_dim)
+    logits = scene.static_residual_logits(points, trunk)
+    assert logits.shape == (*shape, NUM_CLASSES)
+    if logits.numel():
+        assert (logits - scene.static_residual_logits(points + 0.1, trunk)).abs().max() > 0
+        assert (logits - scene.static_residual_logits(points, -trunk)).abs().max() > 0

@@ -24,6 +24,7 @@ from semflow_nerfstudio.fields.flow_field import FlowFieldConfig
 from semflow_nerfstudio.fields.proposal_field import ProposalFieldConfig
 from semflow_nerfstudio.fields.static_field import GridConfig, StaticFieldConfig
 from semflow_nerfstudio.model import SemanticFlowModel, SemanticFlowModelConfig
+from semflow_nerfstudio.renderer import RenderConfig
 from semflow_nerfstudio.runs import seed_everything
 from semflow_nerfstudio.sampling.proposal import ProposalSamplingConfig
 from semflow_nerfstudio.scene import Scene, SceneConfig
@@ -70,7 +71,9 @@ def tiny_model(**changes: Any) -> SemanticFlowModelConfig:
             dynamic=DynamicFieldConfig(grid, hidden_dim=16),
             flow=FlowFieldConfig(grid, hidden_dim=8),
             proposals=(ProposalFieldConfig(grid, hidden_dim=8),),
+            semantic_grid=grid,
         ),
+        "render": RenderConfig(static_label_gradient=0.2),
         "shared": SharedConfig(encoder_width=8, encoder_hidden=8, attention_width=8, hidden_dim=16),
         "sampling": ProposalSamplingConfig(proposal_samples=(12,), samples=8),
         "static_steps": STATIC_STEPS,
