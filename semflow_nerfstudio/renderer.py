@@ -59,8 +59,8 @@ class RenderConfig(SavedConfig):
     """Blended weights that sum to one minus the transmittance, or the reference's, which can exceed one."""
     semantic_gradient: Literal["joint", "stopped"] = "joint"
     """Whether labels shape the fields: their densities, and the trunks that colour is made from too."""
-    static_label_gradient: float = 1.0
-    """With `joint`, the share of the labels' gradient that the static field gets. It costs colour and geometry what it
+    label_gradient: float = 1.0
+    """With `joint`, the share of the labels' gradient that shapes the fields. It costs colour and geometry what it
     brings labels, which have a grid of their own (`scene.semantic_grid`) for what a share leaves out."""
     semantic_weights: Literal["density", "uniform"] = "density"
     """What logits are composited with: the densities' weights, or the same weight for all samples of a ray that get
@@ -78,6 +78,14 @@ class RenderConfig(SavedConfig):
             raise ValueError(
                 "render.window_stride and render.token_visibility must be 0 or more and render.substeps at least 1"
             )
+
+    def shaped_by_labels(self, values: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """What the fields say, with as much of the labels' gradient as may shape them; the values are the same."""
+        share = 0.0 if self.semantic_gradient == "stopped" else self.label_gradient
+        if share == 1 or not values.requires_grad:
+            return values
+        kept = values.detach()
+        return kept if share == 0 else kept + share * (values - kept)
 
     def stride(self, timeline: Timeline) -> int:
         """Frames between neighbours in the window."""
@@ -251,8 +259,6 @@ def static_semantics(
         static_share = pick(static_share, picked)
     own = semantic_weights(pick(out.static_weights, picked), None, config)
     share = semantic_weights(pick_weights(out.weights.static, picked), static_share, config)
-    gradient = 0.0 if config.semantic_gradient == "stopped" else config.static_label_gradient
-    own, share = scale_gradient(own, gradient), scale_gradient(share, gradient)
     points, kept = pick(out.samples.sources, picked), pick(trunk, picked)
     ramp = None if training else fade_in(torch.maximum(own, share), config)
     if ramp is not None:
@@ -261,17 +267,9 @@ def static_semantics(
     if maps is not None:
         logits = shared.static_logits(maps, scene.bank, points)
     if scene.residual:
-        logits = logits + scene.static_residual_logits(points, scale_gradient(kept, gradient))
+        logits = logits + scene.static_residual_logits(points, config.shaped_by_labels(kept))
     logits = spread(logits, ramp)
     return composite(own, logits), composite(share, logits)
-
-
-def scale_gradient(values: Float[Tensor, "*batch"], share: float) -> Float[Tensor, "*batch"]:
-    """The same values, with a share of their gradient."""
-    if share == 1 or not values.requires_grad:
-        return values
-    kept = values.detach()
-    return kept if share == 0 else kept + share * (values - kept)
 
 
 def fade_in(weights: Float[Tensor, "R k"], config: RenderConfig) -> Float[Tensor, "R k"]:
@@ -301,7 +299,7 @@ def semantic_weights(
     """
     if config.semantic_weights == "uniform":
         weights = (torch.ones_like(weights) if share is None else share) / weights.shape[-1]
-    return weights.detach() if config.semantic_gradient == "stopped" else weights
+    return config.shaped_by_labels(weights)
 
 
 def flow_semantics(
@@ -332,7 +330,7 @@ def flow_semantics(
     if not scene.residual:
         every = spread(logits, ramp)
         return every, every
-    residual = scene.flow_residual(trunk.detach() if config.semantic_gradient == "stopped" else trunk)
+    residual = scene.flow_residual(config.shaped_by_labels(trunk))
     return spread(logits, ramp), spread(logits + residual, ramp)
 
 
@@ -359,10 +357,10 @@ def render_advected(scene: Scene, out: Rendered, rows: Int[Tensor, "A"], step: i
     rays = flow.rays[rows]
     dynamic = scene.dynamic(positions, times, samples.directions[rays][:, None].expand_as(positions))
     weights = field_weights(opacities(dynamic.density, pick(samples.deltas[rays], flow.picked[rows])))
-    logits, stopped = None, config.semantic_gradient == "stopped"
+    logits = None
     if flow.shared_logits is not None:
         per_flow = flow.shared_logits[rows]
         if scene.residual:
-            per_flow = per_flow + scene.flow_residual(dynamic.trunk.detach() if stopped else dynamic.trunk)
+            per_flow = per_flow + scene.flow_residual(config.shaped_by_labels(dynamic.trunk))
         logits = composite(semantic_weights(weights, None, config), per_flow)
     return Advected(composite(weights, dynamic.rgb), weights, dynamic.blend, logits)

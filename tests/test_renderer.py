@@ -404,20 +404,21 @@ def test_labels_shape_densities_only_if_they_may(mode, residual: bool) -> None:
         assert all(g is not None and g.abs().max() > 0 for g in grads)
 
 
-def test_the_static_field_gets_a_share_of_the_labels_gradient() -> None:
-    """Alone on a ray, exactly that share; its residual's own parts and the values are as ever."""
+def test_fields_get_a_share_of_the_labels_gradient() -> None:
+    """Exactly that share; what is the labels' own and the values are as ever."""
     scene, shared = random_scene()
+    fields = [*scene.static_field.grid.parameters(), *scene.dynamic_field.grid.parameters()]
+    own = [*scene.semantic_grid.parameters(), *scene.flow_residual.parameters(), *shared.flow_network.parameters()]
 
-    def gradients(share: float) -> tuple[Tensor, list[Tensor]]:
-        config = replace(ALL, static_label_gradient=share)
-        out = render(scene, shared, at_frames(), config, training=True, static_only=True)
+    def gradients(share: float) -> tuple[Tensor, tuple[Tensor, ...]]:
+        out = render(scene, shared, at_frames(), replace(ALL, label_gradient=share), training=True)
         assert out.logits is not None
-        wanted = [*scene.static_field.grid.parameters(), *scene.semantic_grid.parameters()]
-        return out.logits.detach(), list(torch.autograd.grad(out.logits.square().sum(), wanted))
+        return out.logits.detach(), torch.autograd.grad(out.logits.square().sum(), [*fields, *own])
 
-    (full, (field, own)), (part, (less, same)) = gradients(1.0), gradients(0.25)
-    assert torch.equal(full, part) and torch.equal(own, same)
-    torch.testing.assert_close(less, 0.25 * field)
+    (full, every), (part, some) = gradients(1.0), gradients(0.25)
+    assert torch.equal(full, part)
+    torch.testing.assert_close(some[: len(fields)], tuple(0.25 * g for g in every[: len(fields)]))
+    torch.testing.assert_close(some[len(fields) :], every[len(fields) :])
 
 
 @pytest.mark.parametrize("static_only", [False, True])

@@ -70,10 +70,10 @@ ABLATIONS = (
     _row("window K = 5 over the whole clip", model__render__window=5, model__render__window_stride=0),
     _row("no residual", model__scene__residual=False),
     _row("stopped gradient", model__render__semantic_gradient="stopped"),
-    _row("all of the labels' gradient", model__render__static_label_gradient=1.0),
+    _row("all of the labels' gradient", model__render__label_gradient=1.0),
     _row(
         "all of the labels' gradient, no grid of their own",
-        model__render__static_label_gradient=1.0,
+        model__render__label_gradient=1.0,
         model__scene__semantic_grid=None,
     ),
     _row("visibility of tokens", model__render__token_visibility=4),

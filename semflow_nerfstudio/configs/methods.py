@@ -74,7 +74,7 @@ def lite(steps: int = LITE_STEPS) -> TrainerConfig:
     """`semantic-flow-lite` for another number of steps."""
     model = SemanticFlowModelConfig(
         scene=SceneConfig(semantic_grid=GridConfig(6, 2, 16, 16, 256)),
-        render=RenderConfig(static_label_gradient=0.2),
+        render=RenderConfig(label_gradient=0.2),
     )
     return trainer("semantic-flow-lite", steps, 1024, model, eval_image_every=500)
 
@@ -167,7 +167,7 @@ semantic_flow = MethodSpecification(
                 frame_width=512,
                 semantic_grid=GridConfig(8, 2, 17, 16, 512),
             ),
-            render=RenderConfig(static_label_gradient=0.2),
+            render=RenderConfig(label_gradient=0.2),
             shared=SharedConfig(encoder_width=32, encoder_hidden=32, attention_width=64, attention_heads=4),
             sampling=ProposalSamplingConfig(proposal_samples=(128, 64), samples=48, update_every=5, warmup=2000),
             static_steps=1000,

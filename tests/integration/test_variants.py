@@ -48,7 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
             depth_guided_blend=0.1, order=0.1, blend_prior=0.0, advected_blend_static=0.1, advected_dynamicness=0.1
         ),
     },
-    "labels shape the fields": {"render": RenderConfig(static_label_gradient=1.0)},
+    "labels shape the fields": {"render": RenderConfig(label_gradient=1.0)},
     "stopped": {"render": RenderConfig(semantic_gradient="stopped")},
     "no grid of the labels": {"scene": scene_config(semantic_grid=None)},
     "no flow features": {"render": RenderConfig(flow_features=False)},

@@ -73,7 +73,7 @@ def tiny_model(**changes: Any) -> SemanticFlowModelConfig:
             proposals=(ProposalFieldConfig(grid, hidden_dim=8),),
             semantic_grid=grid,
         ),
-        "render": RenderConfig(static_label_gradient=0.2),
+        "render": RenderConfig(label_gradient=0.2),
         "shared": SharedConfig(encoder_width=8, encoder_hidden=8, attention_width=8, hidden_dim=16),
         "sampling": ProposalSamplingConfig(proposal_samples=(12,), samples=8),
         "static_steps": STATIC_STEPS,
