@@ -21,6 +21,9 @@ from semflow_nerfstudio.rendering.samples import Samples
 from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene_frames import SceneFrames
 
+SEMANTIC_GRID = GridConfig(6, 2, 16, 16, 256)
+"""A `SceneConfig.semantic_grid` of a laptop's size."""
+
 
 @dataclass
 class SceneConfig(SavedConfig):

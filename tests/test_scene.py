@@ -5,7 +5,11 @@ import torch
 from builders import CONFIG, NUM_CLASSES, TIMES, random_frames, random_scene, shake
 from torch import Tensor
 
+from semflow_nerfstudio.configs import methods
+from semflow_nerfstudio.encodings.hash_grid import HashGrid
+from semflow_nerfstudio.encodings.warm_up import LITE
 from semflow_nerfstudio.fields.dynamic_field import DynamicFieldOutputs
+from semflow_nerfstudio.model import SemanticFlowModelConfig
 from semflow_nerfstudio.scene import Scene
 
 
@@ -88,3 +92,11 @@ def test_the_static_residual_reads_trunk_and_grid(shape: tuple[int, ...]) -> Non
     if logits.numel():
         assert (logits - scene.static_residual_logits(points + 0.1, trunk)).abs().max() > 0
         assert (logits - scene.static_residual_logits(points, -trunk)).abs().max() > 0
+
+
+def test_the_warm_up_compiles_every_grid_of_the_small_method() -> None:
+    model = methods.lite(1).pipeline.model
+    assert isinstance(model, SemanticFlowModelConfig)
+    scene = Scene(random_frames(TIMES), model.scene, NUM_CLASSES)
+    grids = [module for module in scene.modules() if isinstance(module, HashGrid)]
+    assert {(grid.layout.input_dim, grid.layout.features) for grid in grids} == set(LITE)

@@ -28,7 +28,7 @@ from semflow_nerfstudio.encodings.backends import choose_backend
 from semflow_nerfstudio.flow.trajectories import integrate
 from semflow_nerfstudio.renderer import RenderConfig, render_rays
 from semflow_nerfstudio.rendering.samples import Samples
-from semflow_nerfstudio.scene import Scene, SceneConfig
+from semflow_nerfstudio.scene import SEMANTIC_GRID, Scene, SceneConfig
 from semflow_nerfstudio.scene_frames import SceneFrames
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
 
@@ -87,7 +87,7 @@ class Workbench:
         generator = torch.Generator().manual_seed(0)
         made = random_frames(frames, *size, generator)
         self.device, self.config = device, RenderConfig()
-        self.scene = Scene(made, SceneConfig(), CLASSES).to(device)
+        self.scene = Scene(made, SceneConfig(semantic_grid=SEMANTIC_GRID), CLASSES).to(device)
         self.shared = SharedNetworks(SharedConfig(), CLASSES).to(device)
         on_cpu = random_samples(made, rays, samples, generator)
         parts = (on_cpu.origins, on_cpu.directions, on_cpu.times, on_cpu.starts, on_cpu.ends)

@@ -19,7 +19,7 @@ from semflow_nerfstudio.model import SemanticFlowModelConfig
 from semflow_nerfstudio.pipeline import SemanticFlowPipelineConfig
 from semflow_nerfstudio.renderer import RenderConfig
 from semflow_nerfstudio.sampling.proposal import ProposalSamplingConfig
-from semflow_nerfstudio.scene import SceneConfig
+from semflow_nerfstudio.scene import SEMANTIC_GRID, SceneConfig
 from semflow_nerfstudio.shared import SharedConfig
 from semflow_nerfstudio.training.objective import LossWeights
 
@@ -73,7 +73,7 @@ FULL_STEPS = 20000
 def lite(steps: int = LITE_STEPS) -> TrainerConfig:
     """`semantic-flow-lite` for another number of steps."""
     model = SemanticFlowModelConfig(
-        scene=SceneConfig(semantic_grid=GridConfig(6, 2, 16, 16, 256)),
+        scene=SceneConfig(semantic_grid=SEMANTIC_GRID),
         render=RenderConfig(label_gradient=0.2),
     )
     return trainer("semantic-flow-lite", steps, 1024, model, eval_image_every=500)

@@ -6,6 +6,9 @@ import torch
 
 from semflow_nerfstudio.encodings.hash_grid import HashGrid
 
+LITE = ((3, 4), (4, 4), (4, 2), (3, 2))
+"""What `semantic-flow-lite` has."""
+
 
 def warm_up(sizes: tuple[tuple[int, int], ...]) -> None:
     """Run grids of these (dimensions, features a level) forward and backward once.
@@ -20,4 +23,4 @@ def warm_up(sizes: tuple[tuple[int, int], ...]) -> None:
 
 
 if __name__ == "__main__":
-    warm_up(((3, 4), (4, 4), (4, 2)))
+    warm_up(LITE)
