@@ -104,3 +104,26 @@ def triangulate(
     matched = np.any([match.valid for match in matches], axis=0) if matches else np.zeros(len(pixels), bool)
     ok = matched & front & (inverse_depth > 0) & (information > 0)
     return Triangulated(inverse_depth, information, error, ok)
+
+
+class StaticPoints:
+    """Points on the rays of P pixels of a frame, and where other frames see them."""
+
+    def __init__(self, cameras: FrameCameras, frame: int, pixels: Float[np.ndarray, "P 2"]) -> None:
+        self.cameras = cameras
+        self.direction, self.origin = camera_rays(cameras, frame, pixels), camera_origin(cameras, frame)
+
+    def seen_by(self, other: int, inverse_depth: Float[np.ndarray, "P"]) -> Float[np.ndarray, "P 2"]:
+        """Pixels (u, v) at which another frame sees them at these inverse camera depths (0: infinitely far).
+
+        Far outside of the image where they are behind that camera.
+        """
+        to_camera = self.cameras.camera_to_worlds[other, :, :3].double().numpy()
+        offset = (self.origin - camera_origin(self.cameras, other)) @ to_camera
+        local = self.direction @ to_camera + inverse_depth[:, None] * offset
+        places = local[:, :2] * (1, -1) / np.maximum(-local[:, 2:], _MIN_DEPTH_RATIO)
+        if self.cameras.distortion is not None:
+            parameters = self.cameras.distortion[other].double().expand(len(places), 6)
+            places = distort(torch.from_numpy(places), parameters).numpy()
+        intrinsics = self.cameras.intrinsics[other].double().numpy()
+        return places * intrinsics[:2] + intrinsics[2:]
