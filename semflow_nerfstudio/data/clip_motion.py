@@ -29,12 +29,17 @@ REACH = 4
 """Frames in each direction that flow is followed to."""
 SUSPECT, SURE = 2.5, 5.0
 """A pixel is suspect if its track misses its static point by this many times the usual error, sure by that many."""
-TRUSTED, MOVES = 0.65, 3.0
-"""If this share of the suspects is sure, flow is good, and all that misses by that many usual errors moves."""
+TRUSTED, UNCONFIRMED = 0.65, 0.05
+"""Flow is good if this share of the suspects is sure, and at most that share of all pixels is suspect without the
+pictures confirming it anywhere near."""
+MOVES = 3.0
+"""Then all that misses by this many usual errors moves."""
 CONFIRMED, NEAR = 0.1, 1 / 15
-"""Else this share of the suspects has to be confirmed, within about that share of the width."""
+"""If flow is not good, this share of the suspects has to be confirmed, within about that share of the width."""
 VOTES = 0.3
 """Then what moves in that share of the frames along a track moves: things pause, and clips begin and end."""
+GROWN = 1
+"""Pixels by which movers are grown: those on an edge show both sides of it."""
 STEPS = (0.0, -2.0, 2.0, -5.0, 5.0, -9.0, 9.0)
 """Changes of a static point, in pixels that its views move, at which the other images are looked at."""
 LEVELS = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
@@ -93,20 +98,24 @@ class ClipMotion:
         self.cameras, self.grey = cameras, grey
         self._flow, self._flows, self._lock = flow, {}, threading.Lock()
         self._evidence: dict[int, Evidence] = {}
+        self._good: bool | None = None
 
     def look(self, frame: int) -> Evidence:
         """Collect the evidence of one frame; to be called for all frames, maybe in threads, before `mask`."""
         tracks = self.tracks(frame)
         found = evidence(self.cameras, frame, self.grey, tracks)
         with self._lock:
-            self._evidence[frame] = found
+            self._evidence[frame], self._good = found, None
         return found
 
     def mask(self, frame: int) -> tuple[Bool[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
         """What moves in a frame, and where there are tracks that can tell, after all frames have been looked at."""
         own = self._evidence[frame]
-        if flow_is_good(list(self._evidence.values())):
-            return clean(own.misfit > MOVES), own.seen
+        with self._lock:
+            if self._good is None:
+                self._good = flow_is_good(list(self._evidence.values()))
+        if self._good:
+            return clean(own.misfit > MOVES, GROWN), own.seen
         votes = moves_by_pictures(own).astype(np.float32)
         voters = np.ones_like(votes)
         for track in self.tracks(frame):
@@ -114,7 +123,7 @@ class ClipMotion:
             if other is not None:
                 votes += track.valid * track.carried(moves_by_pictures(other))
                 voters += track.valid
-        return clean(votes > VOTES * voters), own.seen
+        return clean(votes > VOTES * voters, GROWN), own.seen
 
     def tracks(self, frame: int) -> list[Track]:
         """A frame's pixels in the frames around it."""
@@ -204,9 +213,11 @@ def evidence(
 
 
 def flow_is_good(clip: Sequence[Evidence]) -> bool:
-    """Whether flow hardly errs in a clip: then tracks fit static points well or not at all."""
+    """Whether flow hardly errs in a clip: then tracks fit static points well or not at all, and few are in doubt."""
     suspects = sum(int((found.misfit > SUSPECT).sum()) for found in clip)
-    return sum(int((found.misfit > SURE).sum()) for found in clip) > TRUSTED * suspects
+    sure = sum(int((found.misfit > SURE).sum()) for found in clip)
+    doubtful = sum(int(((found.misfit > SUSPECT) & ~moves_by_pictures(found)).sum()) for found in clip)
+    return sure > TRUSTED * suspects and doubtful <= UNCONFIRMED * sum(found.misfit.size for found in clip)
 
 
 def moves_by_pictures(found: Evidence) -> Bool[np.ndarray, "H W"]:
