@@ -25,15 +25,15 @@ from semflow_nerfstudio.data.triangulation import Match, StaticPoints, triangula
 
 WIDTH = 320
 """Frames are looked at in this width at most: errors of flow grow with the size of the image, movers do not shrink."""
+SMEARED, AROUND = 0.1, 3
+"""Flow smears edges: it errs, beside what it usually does, by that share of its range over so many pixels around."""
 REACH = 4
 """Frames in each direction that flow is followed to."""
 SUSPECT, SURE = 2.5, 5.0
 """A pixel is suspect if its track misses its static point by this many times the usual error, sure by that many."""
 TRUSTED, UNCONFIRMED = 0.65, 0.05
 """Flow is good if this share of the suspects is sure, and at most that share of all pixels is suspect without the
-pictures confirming it anywhere near."""
-MOVES = 3.0
-"""Then all that misses by this many usual errors moves."""
+pictures confirming it anywhere near. Then all suspects move."""
 CONFIRMED, NEAR = 0.1, 1 / 15
 """If flow is not good, this share of the suspects has to be confirmed, within about that share of the width."""
 VOTES = 0.3
@@ -62,6 +62,16 @@ class Track:
         """Values of the other frame, seen along the tracks; zero outside of it."""
         columns, rows = self.places[..., 0], self.places[..., 1]
         return cv2.remap(values.astype(np.float32), columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+    def spread(self) -> Float32[np.ndarray, "H W"]:
+        """Range of the displacement around each pixel, in pixels: large at the edges of things."""
+        rows, columns = np.indices(self.valid.shape, np.float32)
+        square, ranges = np.ones((AROUND, AROUND), np.uint8), []
+        for displaced in (self.places[..., 0] - columns, self.places[..., 1] - rows):
+            most = cv2.dilate(np.where(self.valid, displaced, -1e6).astype(np.float32), square)
+            least = cv2.erode(np.where(self.valid, displaced, 1e6).astype(np.float32), square)
+            ranges.append(most - least)
+        return np.where(self.valid, np.hypot(*ranges), 0).astype(np.float32)
 
     def to_match(self) -> Match:
         """The same, as a list of pixels."""
@@ -115,7 +125,7 @@ class ClipMotion:
             if self._good is None:
                 self._good = flow_is_good(list(self._evidence.values()))
         if self._good:
-            return clean(own.misfit > MOVES, GROWN), own.seen
+            return clean(own.misfit > SUSPECT, GROWN), own.seen
         votes = moves_by_pictures(own).astype(np.float32)
         voters = np.ones_like(votes)
         for track in self.tracks(frame):
@@ -182,7 +192,8 @@ def evidence(
     for track in tracks:
         seen = points.seen_by(track.frame, inverse_depth).reshape(height, width, 2) - 0.5
         miss = np.minimum(np.linalg.norm(seen - track.places, axis=-1), width)
-        total += np.where(track.valid, miss / max(float(np.median(miss[track.valid])), usual_at_least), 0)
+        usual = max(float(np.median(miss[track.valid])), usual_at_least) + SMEARED * track.spread()
+        total += np.where(track.valid, miss / usual, 0)
         count += track.valid
     misfit = cv2.medianBlur((total / np.maximum(count, 1)).astype(np.float32), 3)
 
