@@ -34,7 +34,7 @@ SUSPECT, SURE = 2.5, 5.0
 TRUSTED, UNCONFIRMED = 0.65, 0.05
 """Flow is good if this share of the suspects is sure, and at most that share of all pixels is suspect without the
 pictures confirming it anywhere near. Then all suspects move."""
-CONFIRMED, NEAR = 0.1, 1 / 15
+CONFIRMED, NEAR = 0.06, 1 / 15
 """If flow is not good, this share of the suspects has to be confirmed, within about that share of the width."""
 VOTES = 0.3
 """Then what moves in that share of the frames along a track moves: things pause, and clips begin and end."""
