@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 from rich.progress import track
 
-from semflow_nerfstudio.cameras import FrameCameras
+from semflow_nerfstudio.data.clip_motion import ClipMotion, Flow, small_cameras
 from semflow_nerfstudio.data.dataset import UNKNOWN_MOTION, SemFlowDataset
-from semflow_nerfstudio.data.epipolar import pose_explains
 from semflow_nerfstudio.data.modalities import resize_flow
-from semflow_nerfstudio.data.moving_pixels import Known, moving_pixels
 from semflow_nerfstudio.data.parser_outputs import say
 from semflow_nerfstudio.data.resize import resize_area
 from semflow_nerfstudio.data.scene_assembly import frame_cameras
-
-WIDTH = 480
-"""Wider frames are looked at in this width."""
 
 
 def derive_motion_masks(dataset: SemFlowDataset) -> None:
@@ -49,38 +44,33 @@ def derive_motion_masks(dataset: SemFlowDataset) -> None:
 
 
 class _SceneMotion:
-    """Frames of one scene, small enough to be looked at quickly."""
+    """What moves in the training frames of one scene, looked at in a small size."""
 
     def __init__(self, dataset: SemFlowDataset, scene: int) -> None:
-        first, last = dataset.frame_range(scene)
-        self.dataset, self.first = dataset, first
-        cameras = frame_cameras(dataset, first, last)
-        if cameras.width > WIDTH:
-            cameras = cameras.scaled_to(WIDTH, max(1, round(cameras.height * WIDTH / cameras.width)))
-        self.cameras: FrameCameras = cameras
+        self.dataset = dataset
+        self.first, self.last = dataset.frame_range(scene)
+        cameras = small_cameras(frame_cameras(dataset, self.first, self.last))
         self.size = cameras.width, cameras.height
-        self.grey = lru_cache(maxsize=16)(self._grey)
+        self.motion = ClipMotion(cameras, lru_cache(maxsize=64)(self._grey), self._flow)
 
     def masks(self, frames: list[int]) -> dict[int, UInt8[np.ndarray, "h w"]]:
         """By frame: 0 static, 1 moving, 255 where no flow is valid."""
+        count = self.last - self.first
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = track(pool.map(self._mask, frames), "Finding what moves", total=len(frames), transient=True)
-            return dict(zip(frames, found, strict=True))
+            looked = pool.map(self.motion.look, range(count))
+            for _ in track(looked, "Finding what moves", total=count, transient=True):
+                pass
+            return dict(zip(frames, pool.map(self._mask, frames), strict=True))
 
     def _mask(self, frame: int) -> UInt8[np.ndarray, "h w"]:
-        known: list[Known] = []
-        seen = np.zeros(self.size[::-1], bool)
-        for forward in (True, False):
-            other, given = self.dataset.flow_target(frame, forward), self.dataset.read_flow(frame, forward)
-            if other is None or given is None:
-                continue
-            flow, valid = resize_flow(*given, *self.size)
-            explain = partial(pose_explains, self.cameras, frame - self.first, other - self.first)
-            known.append((flow, valid, explain, self.grey(other)))
-            seen |= valid
-        moving = moving_pixels(self.grey(frame), known)
+        moving, seen = self.motion.mask(frame - self.first)
         return np.where(moving, 1, np.where(seen, 0, UNKNOWN_MOTION)).astype(np.uint8)
 
+    def _flow(self, frame: int, forward: bool) -> tuple[int, Flow] | None:
+        frame += self.first
+        other, given = self.dataset.flow_target(frame, forward), self.dataset.read_flow(frame, forward)
+        return None if other is None or given is None else (other - self.first, resize_flow(*given, *self.size))
+
     def _grey(self, frame: int) -> UInt8[np.ndarray, "h w"]:
-        grey = cv2.cvtColor(self.dataset.get_image_uint8(frame).numpy(), cv2.COLOR_RGB2GRAY)
-        return np.rint(resize_area(grey, *self.size)).astype(np.uint8)
+        image = self.dataset.get_image_uint8(frame + self.first).numpy()
+        return np.rint(resize_area(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), *self.size)).astype(np.uint8)

@@ -79,8 +79,8 @@ def looks_static(
     return np.minimum.reduce(allowed) <= limit
 
 
-def clean(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Without specks and pinholes, holes filled, grown by a few pixels."""
+def clean(mask: Bool[np.ndarray, "H W"], grown: int | None = None) -> Bool[np.ndarray, "H W"]:
+    """Without specks and pinholes, holes filled, grown by so many pixels: by default as many as flow smears edges."""
     height, width = mask.shape
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
     reach = max(3, 2 * round(GROWN * width) + 1)
@@ -91,6 +91,8 @@ def clean(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     least = LEAST_AREA * height * width
     spots = without_small(spots, least)
     spots = 1 - without_small(1 - spots, 4 * least)
+    if grown is not None:
+        wide = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * grown + 1, 2 * grown + 1))
     return cv2.dilate(spots, wide).astype(bool)
 
 

@@ -104,3 +104,35 @@ def triangulate(
     matched = np.any([match.valid for match in matches], axis=0) if matches else np.zeros(len(pixels), bool)
     ok = matched & front & (inverse_depth > 0) & (information > 0)
     return Triangulated(inverse_depth, information, error, ok)
+
+
+class StaticPoints:
+    """Points on the rays of P pixels of a frame, and where other frames see them."""
+
+    def __init__(self, cameras: FrameCameras, frame: int, pixels: Float[np.ndarray, "P 2"]) -> None:
+        self.cameras = cameras
+        self.direction, self.origin = camera_rays(cameras, frame, pixels), camera_origin(cameras, frame)
+        self._turned: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def seen_by(self, other: int, inverse_depth: Float[np.ndarray, "P"]) -> Float[np.ndarray, "P 2"]:
+        """Pixels (u, v) at which another frame sees them at these inverse camera depths (0: infinitely far).
+
+        Far outside of the image where they are behind that camera.
+        """
+        direction, offset = self._seen_from(other)
+        depth = np.maximum(-direction[2] - inverse_depth * offset[2], _MIN_DEPTH_RATIO)
+        places = np.stack([direction[axis] + inverse_depth * offset[axis] for axis in (0, 1)], axis=-1)
+        places = places / depth[:, None] * (1, -1)
+        if self.cameras.distortion is not None:
+            parameters = self.cameras.distortion[other].double().expand(len(places), 6)
+            places = distort(torch.from_numpy(places), parameters).numpy()
+        intrinsics = self.cameras.intrinsics[other].double().numpy()
+        return places * intrinsics[:2] + intrinsics[2:]
+
+    def _seen_from(self, other: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rays' directions (3, P) and their origin (3,) in the axes of another frame's camera."""
+        if other not in self._turned:
+            to_camera = self.cameras.camera_to_worlds[other, :, :3].double().numpy()
+            offset = (self.origin - camera_origin(self.cameras, other)) @ to_camera
+            self._turned[other] = np.ascontiguousarray((self.direction @ to_camera).T), offset
+        return self._turned[other]

@@ -227,19 +227,20 @@ class _Work:
         self, images: Sequence[Path], flows: Flows, track: PoseTrack, after: Sequence[Step]
     ) -> tuple[Step, list[Path | None], float]:
         """Motion masks, and the share of pixels that move."""
-        step = Step(self.scene, "motion_masks", {}, after=after, folders=(motion.MASKS,))
+        step = Step(self.scene, "motion_masks", {}, after=after, folders=(motion.MASKS,), version=2)
         targets = [self.scene / motion.MASKS / image.name for image in images]
         result = step.result()
         if result is None:
             step.begin()
-            cameras = track.cameras()
+            found = motion.PosedMotion(images, flows, track.cameras())
 
             def work(index: int) -> None:
-                if not step.has(targets[index]):
-                    mask = motion.posed_mask(images, flows, index, _around(index, len(images)), cameras)
-                    if mask is not None:
-                        motion.write_mask(targets[index], mask)
+                mask = found.mask(index)
+                if mask is not None:
+                    motion.write_mask(targets[index], mask)
 
+            with self.show("What moves") as progress:
+                each(range(len(images)), found.look, self.options.jobs, progress)
             with self.show("Motion masks") as progress:
                 each(range(len(images)), work, self.options.jobs, progress)
             made = [target for target in targets if target.is_file()]

@@ -53,8 +53,8 @@ def test_they_show_what_moves_and_nothing_is_known_without_flow(made, scene, cap
     manager = manage(scene)
     found, true = masks(manager), given_masks(made / "motion_masks") == 1
     assert "moves in its frames is derived from optical flow and poses" in capsys.readouterr().out
-    # a baseline of two neighbours does not show motion toward the other camera, and slow motion is noise
-    assert overlap(found == 1, true) > 0.4
+    known = found != UNKNOWN_MOTION
+    assert overlap((found == 1)[known], true[known]) > 0.6
     assert (found == 1)[~true & (found != UNKNOWN_MOTION)].mean() < 0.03
     for k, mask in enumerate(found):
         item = manager.train_dataset[k]
