@@ -112,11 +112,14 @@ class ClipMotion:
 
     def look(self, frame: int) -> Evidence:
         """Collect the evidence of one frame; to be called for all frames, maybe in threads, before `mask`."""
-        tracks = self.tracks(frame)
-        found = evidence(self.cameras, frame, self.grey, tracks)
+        found = evidence(self.cameras, frame, self.grey, self.tracks(frame))
+        self.take(frame, found)
+        return found
+
+    def take(self, frame: int, found: Evidence) -> None:
+        """Evidence of one frame that was collected before."""
         with self._lock:
             self._evidence[frame], self._good = found, None
-        return found
 
     def mask(self, frame: int) -> tuple[Bool[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
         """What moves in a frame, and where there are tracks that can tell, after all frames have been looked at."""

@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from PIL import Image
 
 from semflow_nerfstudio.cameras import FrameCameras
-from semflow_nerfstudio.data.clip_motion import ClipMotion, Flow, small_cameras
+from semflow_nerfstudio.data.clip_motion import ClipMotion, Evidence, Flow, small_cameras
 from semflow_nerfstudio.data.epipolar import some_matches
 from semflow_nerfstudio.data.modalities import resize_flow
 from semflow_nerfstudio.data.moving_pixels import Known, moving_pixels
@@ -23,6 +23,8 @@ from semflow_nerfstudio.process.optical_flow import Flows
 from semflow_nerfstudio.process.steps import whole_file
 
 MASKS = "motion_masks"
+EVIDENCE = "process/motion_evidence"
+"""Folder of what frames tell of motion, until all masks are made."""
 
 
 def rough_mask(images: Sequence[Path], flows: Flows, frame: int, others: Sequence[int]) -> np.ndarray | None:
@@ -55,9 +57,15 @@ class PosedMotion:
 
         self.clip = ClipMotion(small, lru_cache(maxsize=64)(grey), flow)
 
-    def look(self, frame: int) -> None:
-        """Collect what one frame tells; to be called for all of them before `mask`."""
-        self.clip.look(frame)
+    def look(self, frame: int, kept: Path) -> None:
+        """Collect what one frame tells, or read it from where it is kept; for all of them before `mask`."""
+        if kept.is_file():
+            with np.load(kept) as arrays:
+                self.clip.take(frame, Evidence(**arrays))
+            return
+        found = self.clip.look(frame)
+        with whole_file(kept) as hidden:
+            np.savez_compressed(hidden, misfit=found.misfit, confirmed=found.confirmed, seen=found.seen)
 
     def mask(self, frame: int) -> Bool[np.ndarray, "H W"] | None:
         """What moves in a frame, at its own size; None where no flow tells."""

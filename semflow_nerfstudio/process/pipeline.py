@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -227,7 +228,8 @@ class _Work:
         self, images: Sequence[Path], flows: Flows, track: PoseTrack, after: Sequence[Step]
     ) -> tuple[Step, list[Path | None], float]:
         """Motion masks, and the share of pixels that move."""
-        step = Step(self.scene, "motion_masks", {}, after=after, folders=(motion.MASKS,), version=2)
+        kept = self.scene / motion.EVIDENCE
+        step = Step(self.scene, "motion_masks", {}, after=after, folders=(motion.MASKS, motion.EVIDENCE), version=2)
         targets = [self.scene / motion.MASKS / image.name for image in images]
         result = step.result()
         if result is None:
@@ -239,13 +241,17 @@ class _Work:
                 if mask is not None:
                     motion.write_mask(targets[index], mask)
 
+            def look(index: int) -> None:
+                found.look(index, kept / f"{index:05d}.npz")
+
             with self.show("What moves") as progress:
-                each(range(len(images)), found.look, self.options.jobs, progress)
+                each(range(len(images)), look, self.options.jobs, progress)
             with self.show("Motion masks") as progress:
                 each(range(len(images)), work, self.options.jobs, progress)
             made = [target for target in targets if target.is_file()]
             share = float(np.mean([motion.read_mask(target).mean() for target in made])) if made else 0.0
             result = step.finish({"moving": share}, made)
+            shutil.rmtree(kept, ignore_errors=True)
         return step, [target if target.is_file() else None for target in targets], result["moving"]
 
     def bounds(

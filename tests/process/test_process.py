@@ -10,6 +10,7 @@ from processing import make
 
 from semflow_nerfstudio.cli.process import Process
 from semflow_nerfstudio.data.checks import SceneDataError
+from semflow_nerfstudio.data.clip_motion import ClipMotion
 from semflow_nerfstudio.data.modalities import read_disparity, read_flow, read_mask
 from semflow_nerfstudio.data.transforms import SemFlowDataParserConfig
 from semflow_nerfstudio.process.optical_flow import DIS
@@ -174,3 +175,24 @@ def test_options_are_checked_before_any_work(clip, tmp_path):
         with pytest.raises(ValueError):
             make(clip / "images", tmp_path / "s", poses=str(clip), **options)
     assert not (tmp_path / "s").exists()
+
+
+def test_what_frames_told_of_motion_is_kept_until_the_masks_are_made(clip, scene, tmp_path, monkeypatch):
+    looked, look = [], ClipMotion.look
+
+    def counted(self, frame):
+        if len(looked) == 3:
+            raise KeyboardInterrupt
+        looked.append(frame)
+        return look(self, frame)
+
+    monkeypatch.setattr(ClipMotion, "look", counted)
+    with pytest.raises(KeyboardInterrupt):
+        make(clip / "images", tmp_path / "s", poses=str(clip), jobs=1)
+    kept = tmp_path / "s/process/motion_evidence"
+    assert len(list(kept.glob("*.npz"))) == 3 and not list(kept.glob(".partial*"))
+    monkeypatch.setattr(ClipMotion, "look", lambda self, frame: looked.append(frame) or look(self, frame))
+    make(clip / "images", tmp_path / "s", poses=str(clip), jobs=1)
+    assert sorted(looked) == list(range(FRAMES)) and not kept.exists()
+    for mask in (scene / "motion_masks").iterdir():
+        assert (tmp_path / "s/motion_masks" / mask.name).read_bytes() == mask.read_bytes()
