@@ -125,6 +125,7 @@ class Edits:
         self._asks_instances = objects is not None and any(
             needs_instances(target.name) for target in [*(t for t, _ in edits), *self._kept]
         )
+        self._taken_away = any(target.moving for target in (*self._hidden, *self._lifted))
         self._turned = any(not torch.equal(layer.turn, torch.eye(3)) for layer in self.layers)
 
     def _layers_of(self, target: Target, edit: ObjectEdit) -> list[Layer]:
@@ -148,18 +149,21 @@ class Edits:
         """Instances that points at times belong to."""
         if not self._asks_instances or self.objects is None:
             nobody = torch.full(points.shape[:1], -1, dtype=torch.long, device=points.device)
-            return Owners(nobody, nobody)
-        return Owners(
-            self.objects.membership(points, times, STATIC_MARGIN, "static"),
-            self.objects.membership(points, times, MOVING_MARGIN, "moving"),
-        )
+            return Owners(nobody, nobody, nobody)
+        static = self.objects.membership(points, times, STATIC_MARGIN, "static")
+        moving = self.objects.membership(points, times, MOVING_MARGIN, "moving")
+        hidden_by = torch.full_like(moving, -1)
+        if self._taken_away:
+            free = (moving < 0).nonzero()[:, 0]
+            hidden_by[free] = self.objects.hidden_by(points[free], times.reshape(-1)[free], MOVING_MARGIN)
+        return Owners(static, moving, hidden_by)
 
     def kept(self, owners: Owners, layer: Layer | None) -> Share:
         """Which points of the fields a layer shows; None: the scene as it was."""
         everything = torch.ones_like(owners.static, dtype=torch.bool)
         shown = Share(everything, everything)
         for target in self._hidden:
-            shown = shown & ~owners.share(target)
+            shown = shown & ~owners.taken_away(target)
         if self._kept:
             among = Share(~everything, ~everything)
             for target in self._kept:
@@ -170,7 +174,7 @@ class Edits:
         for target in self._lifted:
             # What belongs to two objects that stand elsewhere goes with the more particular one.
             if layer is None or (target.precedence > layer.target.precedence and layer.target in self._lifted):
-                shown = shown & ~owners.share(target)
+                shown = shown & ~owners.taken_away(target)
         return shown
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
+from semflow_nerfstudio.cameras import FrameCameras
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.editing.components import (
     Voxels,
@@ -24,7 +25,8 @@ from semflow_nerfstudio.editing.components import (
 )
 from semflow_nerfstudio.editing.instances import IdGrid, Instance, Instances
 from semflow_nerfstudio.editing.scene_state import SceneState, check_known
-from semflow_nerfstudio.editing.targets import needs_instances
+from semflow_nerfstudio.editing.shadows import Shadows
+from semflow_nerfstudio.editing.targets import MOVING_MARGIN, needs_instances
 from semflow_nerfstudio.editing.volumes import Solids, fill
 from semflow_nerfstudio.flow.trajectories import integrate
 from semflow_nerfstudio.scene import Scene
@@ -161,7 +163,9 @@ def find_instances(
     views = render_frames(model, name, options, progress)
     moving = _movers(place, views, len(times), options)
     static = _statics(place, views, options)
-    return with_flow(_collect(moving, static, times, fingerprint_of(model, name)), place)
+    found = _collect(moving, static, times, fingerprint_of(model, name))
+    found.shadows = _shadows(found, place, views)
+    return with_flow(found, place)
 
 
 @dataclass
@@ -169,6 +173,11 @@ class _View:
     """Confident points of one rendered frame."""
 
     time: int
+    frame: int
+    size: tuple[int, int]
+    """Width and height."""
+    everything: SurfacePoints
+    """Points of all pixels, row by row."""
     points: SurfacePoints
     footprint: Float[Tensor, "P"]
     """Scene units that a pixel covers at each point's distance."""
@@ -189,10 +198,11 @@ def render_frames(
     for done, (time, frame) in enumerate(chosen):
         camera = bank_camera(model, scene, frame, limit)
         with model.unedited():
-            points = surface_points(model, camera)
-        points = points.pick(points.confidence >= options.confidence)
+            everything = surface_points(model, camera)
+        points = everything.pick(everything.confidence >= options.confidence)
         distance = (points.points - camera.camera_to_worlds[0, :, 3].cpu()).norm(dim=-1)
-        views.append(_View(time, points, distance / float(camera.fx)))
+        size = int(camera.width), int(camera.height)
+        views.append(_View(time, frame, size, everything, points, distance / float(camera.fx)))
         if progress is not None:
             progress(done + 1, len(chosen))
     return views
@@ -254,6 +264,28 @@ def _movers(scene: Scene, views: list[_View], num_times: int, options: FindOptio
         soft = [np.column_stack([np.floor((at - origin) / size).astype(np.int64), ids]) for at, ids in carried]
         seeds.append((frame, np.concatenate([np.zeros((0, 4), dtype=np.int64), *soft])))
     return fill(seeds, labels, origin, size, 2 * options.cells_over_time, opacity, scene.device)
+
+
+def _shadows(found: Instances, scene: Scene, views: list[_View]) -> Shadows | None:
+    """What the movers hide from the frames that were rendered."""
+    if found.moving is None:
+        return None
+    width, height = views[0].size
+    frames = torch.tensor([view.frame for view in views])
+    cameras = scene.bank.cameras.to("cpu").scaled_to(width, height)
+    distortion = None if cameras.distortion is None else cameras.distortion[frames]
+    cameras = FrameCameras(cameras.camera_to_worlds[frames], cameras.intrinsics[frames], width, height, distortion)
+    times = torch.as_tensor(found.times, dtype=torch.float32)
+    ids, distance = [], []
+    for view, pose in zip(views, cameras.camera_to_worlds, strict=True):
+        seen = view.everything
+        owner = found.membership(seen.points, times[view.time].expand(len(seen)), MOVING_MARGIN, "moving")
+        ids.append(owner.masked_fill(~seen.moving, -1).view(height, width).short())
+        distance.append((seen.points - pose[:, 3]).norm(dim=-1).view(height, width))
+    rows = [[i for i, view in enumerate(views) if view.time == k] for k in range(len(times))]
+    most = max(len(row) for row in rows)
+    at = torch.tensor([row + [-1] * (most - len(row)) for row in rows])
+    return Shadows.of(cameras, torch.stack(ids), torch.stack(distance), at)
 
 
 def _statics(scene: Scene, views: list[_View], options: FindOptions) -> Solids | None:

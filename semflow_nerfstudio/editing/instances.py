@@ -16,13 +16,15 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from semflow_nerfstudio.cameras import FrameCameras
 from semflow_nerfstudio.data.checks import SceneDataError
+from semflow_nerfstudio.editing.shadows import Shadows
 from semflow_nerfstudio.editing.targets import Kind
 from semflow_nerfstudio.flow.trajectories import Velocity
 
 STEPS_PER_VOXEL = 4
 """Distances to the nearest instance are kept in this fraction of a voxel; up to 255 of them."""
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Instances:
         moving: IdGrid | None,
         static: IdGrid | None,
         fingerprint: str = "",
+        shadows: Shadows | None = None,
     ) -> None:
         """
         Args:
@@ -97,16 +100,17 @@ class Instances:
             moving: Where the movers are at every frame time.
             static: Where the rest is.
             fingerprint: Of the parameters that they were found in.
+            shadows: What the movers hide from the frames.
         """
         self.instances = instances
         self.times = np.asarray(times, dtype=np.float64)
-        self.moving, self.static = moving, static
+        self.moving, self.static, self.shadows = moving, static, shadows
         self.fingerprint = fingerprint
         self.velocity: Velocity | None = None
         """The flow field. Without it a point between frame times is looked up at the nearest frame."""
         self.tau = 1.0
         """Time step of the velocity."""
-        self._on: dict[torch.device, tuple[IdGrid | None, IdGrid | None]] = {}
+        self._on: dict[torch.device, tuple[IdGrid | None, IdGrid | None, Shadows | None]] = {}
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -164,7 +168,7 @@ class Instances:
         Returns:
             Ids (N,), -1 where there is none.
         """
-        moving, static = self._grids(points.device)
+        moving, static, _ = self._grids(points.device)
         result = torch.full(points.shape[:1], -1, dtype=torch.long, device=points.device)
         if moving is not None and kind != "static":
             result = self._mover(moving, points, times.reshape(-1).to(points), margin)
@@ -173,6 +177,23 @@ class Instances:
             if rest is None:
                 return static.lookup(points, 0, margin)
             result[rest] = static.lookup(points[rest], 0, margin)
+        return result
+
+    @torch.no_grad()
+    def hidden_by(self, points: Float[Tensor, "N 3"], times: Float[Tensor, "N"], margin: float) -> Int[Tensor, "N"]:
+        """Which mover hides points at times from all training frames of that time (`Shadows.lookup`), -1: none.
+
+        Between frame times a point is hidden if it is at the frame before or at the one after, where it stands.
+        """
+        shadows = self._grids(points.device)[2]
+        if shadows is None:
+            return torch.full(points.shape[:1], -1, dtype=torch.long, device=points.device)
+        known = torch.as_tensor(self.times, dtype=torch.float32, device=points.device)
+        index = frame_index(known, times.reshape(-1).to(points))
+        before, after = (index + 1e-3).floor().long(), (index - 1e-3).ceil().long()
+        result = shadows.lookup(points, before, margin)
+        rest = ((after != before) & (result < 0)).nonzero()[:, 0]
+        result[rest] = shadows.lookup(points[rest], after[rest], margin)
         return result
 
     def _mover(
@@ -230,6 +251,8 @@ class Instances:
         for name, grid in (("moving", self.moving), ("static", self.static)):
             if grid is not None:
                 arrays |= {f"{name}_{key}": np.asarray(value) for key, value in vars(grid).items()}
+        if self.shadows is not None:
+            arrays |= _arrays_of(self.shadows)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
@@ -261,7 +284,8 @@ class Instances:
                 )
             ]
             grids = [_grid_from(data, name) for name in ("moving", "static")]
-            return Instances(instances, data["times"], *grids, fingerprint=str(data["fingerprint"]))
+            shadows = _shadows_from(data)
+            return Instances(instances, data["times"], *grids, fingerprint=str(data["fingerprint"]), shadows=shadows)
         except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
             if isinstance(error, SceneDataError):
                 raise
@@ -286,10 +310,10 @@ class Instances:
         share = float(np.clip((time - low) / (high - low), 0, 1))
         return torch.as_tensor((1 - share) * values[upper - 1] + share * values[upper], dtype=torch.float32)
 
-    def _grids(self, device: torch.device) -> tuple[IdGrid | None, IdGrid | None]:
+    def _grids(self, device: torch.device) -> tuple[IdGrid | None, IdGrid | None, Shadows | None]:
         if device not in self._on:
             moving, static = (None if grid is None else grid.to(device) for grid in (self.moving, self.static))
-            self._on[device] = (moving, static)
+            self._on[device] = (moving, static, None if self.shadows is None else self.shadows.to(device))
         return self._on[device]
 
 
@@ -307,3 +331,27 @@ def _grid_from(data: dict[str, np.ndarray], name: str) -> IdGrid | None:
         return None
     origin, nearest, distance = (torch.from_numpy(data[f"{name}_{k}"]) for k in ("origin", "nearest", "distance"))
     return IdGrid(origin, float(data[f"{name}_voxel"]), nearest, distance)
+
+
+def _arrays_of(shadows: Shadows) -> dict[str, np.ndarray]:
+    cameras = shadows.cameras
+    values = {
+        "poses": cameras.camera_to_worlds,
+        "intrinsics": cameras.intrinsics,
+        "ids": shadows.ids,
+        "distance": shadows.distance,
+        "views": shadows.views,
+    }
+    if cameras.distortion is not None:
+        values["distortion"] = cameras.distortion
+    return {f"shadows_{name}": value.numpy() for name, value in values.items()}
+
+
+def _shadows_from(data: dict[str, np.ndarray]) -> Shadows | None:
+    if "shadows_ids" not in data:
+        return None
+    prefix = "shadows_"
+    own = {name.removeprefix(prefix): torch.from_numpy(v) for name, v in data.items() if name.startswith(prefix)}
+    _, height, width = own["ids"].shape
+    cameras = FrameCameras(own["poses"], own["intrinsics"], width, height, own.get("distortion"))
+    return Shadows(cameras, own["ids"], own["distance"], own["views"])

@@ -36,6 +36,7 @@ class Objects(Protocol):
     def membership(
         self, points: Float[Tensor, "N 3"], times: Float[Tensor, "N"], margin: float = 0.0, kind: Kind | None = None
     ) -> Int[Tensor, "N"]: ...
+    def hidden_by(self, points: Float[Tensor, "N 3"], times: Float[Tensor, "N"], margin: float) -> Int[Tensor, "N"]: ...
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,13 @@ class Owners:
 
     static: Int[Tensor, "N"]
     moving: Int[Tensor, "N"]
+    hidden_by: Int[Tensor, "N"]
+    """For points of no mover: the one that hides them from the frames."""
+
+    def taken_away(self, target: Target) -> Share:
+        """What goes where a target is taken away: it, and what the dynamic field shows where it hid that from all."""
+        share = self.share(target)
+        return Share(share.static, share.dynamic | (is_in(self.hidden_by, target.moving) & (self.hidden_by >= 0)))
 
     def share(self, target: Target) -> Share:
         """Where points belong to a target.

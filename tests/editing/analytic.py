@@ -116,6 +116,9 @@ class KnownObjects:
             result[(points - ball_center(times.reshape(-1, 1))).norm(dim=-1) <= RADIUS + margin] = BALL
         return result
 
+    def hidden_by(self, points: Tensor, times: Tensor, margin: float) -> Tensor:
+        return torch.full(points.shape[:1], -1, dtype=torch.long)
+
 
 def analytic_scene() -> tuple[Scene, ProposalSampling]:
     """The scene and its sampler."""

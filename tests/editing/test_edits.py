@@ -289,6 +289,32 @@ def test_what_is_not_there_cannot_be_edited(state: SceneState, message: str) -> 
         Edits(state, scene, None, CLASSES)
 
 
+def test_what_a_mover_hid_from_all_frames_goes_with_it_and_comes_nowhere_back() -> None:
+    class Shadowing(KnownObjects):
+        """The ball hides what lies below it, whatever the dynamic field shows there."""
+
+        def hidden_by(self, points: Tensor, times: Tensor, margin: float) -> Tensor:
+            below = points[:, 2] < ball_center(times.reshape(-1, 1))[:, 2] - RADIUS - margin
+            return torch.where(below, BALL, -1)
+
+    scene, _ = analytic_scene()
+    ball = ball_at(0.5)
+    down = torch.tensor([0.0, 0.0, -1.0])
+    points = torch.stack([ball, ball + 2 * RADIUS * down, ball + 2 * RADIUS * torch.tensor([1.0, 0.0, 0.0])])
+
+    def shown(state: SceneState, layer: int | None = None) -> list[bool]:
+        edits = Edits(state, scene, Shadowing(), CLASSES)
+        share = edits.kept(edits.owners(points, torch.full((3,), 0.5)), None if layer is None else edits.layers[layer])
+        assert layer is not None or share.static.all()
+        return share.dynamic.tolist()
+
+    assert shown(hide(NOTHING, "class:ball")) == [False, False, True]
+    moved = place(NOTHING, "class:ball", (0.0, 0.5, 0.0))
+    assert shown(moved) == [False, False, True] and shown(moved, 0) == [True, False, False]
+    assert shown(recolor(NOTHING, "class:ball", (1.0, 0.0, 0.0))) == [True, True, True]
+    assert shown(hide(NOTHING, "instance:1")) == [True, True, True]
+
+
 def test_an_object_that_is_not_there_at_a_time_adds_nothing() -> None:
     class Absent(KnownObjects):
         def is_present(self, number: int, time: float) -> bool:

@@ -1,5 +1,6 @@
 """Membership of points in instances, and the file that keeps them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from semflow_nerfstudio.cameras import FrameCameras
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.editing.instances import IdGrid, Instance, Instances
+from semflow_nerfstudio.editing.shadows import Shadows
 
 TIMES = np.array([0.0, 0.25, 1.0])
 VOXEL = 0.1
@@ -121,3 +124,62 @@ def test_file(tmp_path: Path) -> None:
         Instances.load(path)
     with pytest.raises(SceneDataError, match="does not exist"):
         Instances.load(tmp_path / "none.npz")
+
+
+# ---------------------------------------------------------------- what movers hide
+
+
+def looking_down(*heights: float) -> FrameCameras:
+    """Cameras of 8 x 6 pixels at these heights, all looking down the z axis; a pixel is .1 wide one unit below."""
+    poses = torch.eye(4)[:3].repeat(len(heights), 1, 1)
+    poses[:, 2, 3] = torch.tensor(heights)
+    return FrameCameras(poses, torch.tensor([[10.0, 10.0, 4.0, 3.0]]).repeat(len(heights), 1), 8, 6)
+
+
+def shadows(views: list[list[int]], *heights: float) -> Shadows:
+    """Mover 3 in two pixels of the middle row of every view, .5 away."""
+    ids = torch.full((len(heights), 6, 8), -1, dtype=torch.int16)
+    ids[:, 3, 3:5] = 3
+    distance = torch.where(ids == 3, 0.5, 2.0)
+    return Shadows.of(looking_down(*heights), ids, distance, torch.tensor(views))
+
+
+def test_behind_a_mover_and_nowhere_else_is_hidden() -> None:
+    found = shadows([[0], [1]], 0.0, 5.0)
+    points = torch.tensor(
+        [
+            [0.0, -0.05, -1.0],  # behind
+            [0.0, -0.05, -0.55],  # just behind: its own far side
+            [0.0, -0.05, -0.3],  # in front
+            [0.15, -0.05, -1.0],  # a pixel beside: its blurred edge
+            [0.25, -0.05, -1.0],  # two pixels beside
+            [0.0, -0.05, 1.0],  # behind the camera
+            [9.0, 0.0, -1.0],  # out of view
+        ]
+    )
+    assert found.lookup(points, torch.zeros(7, dtype=torch.long), 0.1).tolist() == [3, -1, -1, 3, -1, -1, -1]
+    assert found.lookup(points, torch.ones(7, dtype=torch.long), 0.1)[0] == 3, "that frame's camera is farther up"
+
+
+def test_what_another_frame_of_the_time_sees_is_not_hidden() -> None:
+    """The second camera looks from below, past the mover; a time with one camera is not asked about the other."""
+    both = shadows([[0, 1], [0, -1]], 0.0, 0.0)
+    aside = both.cameras.camera_to_worlds.clone()
+    aside[1, 0, 3] = 0.3
+    both = replace(both, cameras=replace(both.cameras, camera_to_worlds=aside))
+    point = torch.tensor([[0.0, -0.05, -1.0]])
+    assert both.lookup(point, torch.tensor([0]), 0.1).tolist() == [-1]
+    assert both.lookup(point, torch.tensor([1]), 0.1).tolist() == [3]
+
+
+def test_shadows_are_kept_and_asked_at_the_frames_around(tmp_path: Path) -> None:
+    block = moving_block()
+    block.shadows = shadows([[0], [-1], [-1]], 0.0)
+    block.save(tmp_path / "instances.npz")
+    loaded = Instances.load(tmp_path / "instances.npz")
+    point = torch.tensor([[0.0, -0.05, -1.0]])
+    for instances in (block, loaded):
+        times = (0.0, 0.1, 0.25, 0.5)
+        found = [instances.hidden_by(point, torch.tensor([time]), 0.1).item() for time in times]
+        assert found == [3, 3, -1, -1]
+    assert moving_block().hidden_by(point, torch.zeros(1), 0.1).tolist() == [-1], "nothing is known"
