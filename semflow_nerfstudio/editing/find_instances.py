@@ -164,8 +164,7 @@ def find_instances(
     moving = _movers(place, views, len(times), options)
     static = _statics(place, views, options)
     found = _collect(moving, static, times, fingerprint_of(model, name))
-    found.shadows = _shadows(found, place, views)
-    return with_flow(found, place)
+    return with_flow(found.with_shadows(_shadows(found, place, views)), place)
 
 
 @dataclass

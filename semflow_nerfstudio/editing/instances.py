@@ -112,6 +112,10 @@ class Instances:
         """Time step of the velocity."""
         self._on: dict[torch.device, tuple[IdGrid | None, IdGrid | None, Shadows | None]] = {}
 
+    def with_shadows(self, shadows: Shadows | None) -> Instances:
+        """The same instances, and what they hide."""
+        return Instances(self.instances, self.times, self.moving, self.static, self.fingerprint, shadows)
+
     def __len__(self) -> int:
         return len(self.instances)
 

@@ -174,7 +174,8 @@ def test_what_another_frame_of_the_time_sees_is_not_hidden() -> None:
 
 def test_shadows_are_kept_and_asked_at_the_frames_around(tmp_path: Path) -> None:
     block = moving_block()
-    block.shadows = shadows([[0], [-1], [-1]], 0.0)
+    assert block.hidden_by(torch.zeros(1, 3), torch.zeros(1), 0.1).tolist() == [-1], "nothing is known yet"
+    block = block.with_shadows(shadows([[0], [-1], [-1]], 0.0))
     block.save(tmp_path / "instances.npz")
     loaded = Instances.load(tmp_path / "instances.npz")
     point = torch.tensor([[0.0, -0.05, -1.0]])
@@ -182,4 +183,3 @@ def test_shadows_are_kept_and_asked_at_the_frames_around(tmp_path: Path) -> None
         times = (0.0, 0.1, 0.25, 0.5)
         found = [instances.hidden_by(point, torch.tensor([time]), 0.1).item() for time in times]
         assert found == [3, 3, -1, -1]
-    assert moving_block().hidden_by(point, torch.zeros(1), 0.1).tolist() == [-1], "nothing is known"
