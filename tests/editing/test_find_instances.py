@@ -68,14 +68,16 @@ def test_ids_stay_with_their_ball_and_fill_it(instances: Instances, time: float)
 
 
 def test_what_lies_behind_a_ball_is_hidden_by_it(run: Any, instances: Instances) -> None:
-    """From the frame of that time; not the ball itself, nor what is in front of it or beside it."""
+    """From the frame of that time; not its near side, nor what is in front of it or beside it."""
     bank = run.model.scene("tiny").bank
     time = instances.times[1]
     eye = bank.camera_to_worlds[int(bank.views[1, 0]), :, 3]
     for (center,) in ball_centers(torch.tensor([[float(time)]])):
         way = torch.nn.functional.normalize(center - eye, dim=0)
         side = torch.linalg.cross(way, torch.tensor([0.0, 1.0, 0.0]))
-        points = center + torch.stack([2.5 * RADIUS * way, 0 * way, -2 * RADIUS * way, 2.5 * RADIUS * (way + side)])
+        points = center + torch.stack(
+            [2.5 * RADIUS * way, -RADIUS * way, -2 * RADIUS * way, 2.5 * RADIUS * (way + side)]
+        )
         own = ids_at(instances, center[None], time, kind="moving").item()
         found = instances.hidden_by(points, torch.full((4,), float(time)), 0.1).tolist()
         assert found[:3] == [own, -1, -1] and found[3] != own
