@@ -50,8 +50,9 @@ class SemFlowDataManagerConfig(SavedConfig, VanillaDataManagerConfig):
     derive_motion_masks: bool = True
     """Whether what moves is derived from optical flow and poses on training frames that have no motion mask."""
     label_propagation: LabelPropagation = "auto"
-    """How unlabelled pixels learn from other frames' labels where some frames, or most pixels, have none: along the
-    given optical flow before training, along the model's own trajectories while it trains, both (auto), or none."""
+    """How unlabelled pixels learn from others' labels where some frames, or most pixels, have none: along the given
+    optical flow and from strokes to the rest of their image before training, along the model's own trajectories while
+    it trains, all of it (auto), or none."""
     silhouettes: bool = False
     """Whether the model gets the training frames' label images, so that movers can be held to their silhouettes in the
     neighbouring frames (`losses.silhouette`)."""

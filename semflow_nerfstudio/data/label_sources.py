@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from nerfstudio.utils.rich_utils import CONSOLE
+from rich.progress import track
 from torch import Tensor
 
 from semflow_nerfstudio.cameras import FrameCameras
 from semflow_nerfstudio.data.dataset import SemFlowDataset
-from semflow_nerfstudio.data.label_propagation import Flow, carry_labels, is_sparse, labels_are_partial
+from semflow_nerfstudio.data.label_propagation import CarriedLabels, Flow, carry_labels, is_sparse, labels_are_partial
+from semflow_nerfstudio.data.label_spreading import spread_labels
 from semflow_nerfstudio.data.scene_assembly import frame_cameras
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 from semflow_nerfstudio.training.label_transport import LabelSources
 
-LabelPropagation = Literal["auto", "none", "optical-flow", "trajectories", "both"]
-"""optical-flow: along the given flow, before training; trajectories: along the model's own, while it trains."""
+LabelPropagation = Literal["auto", "none", "optical-flow", "image", "trajectories", "both"]
+"""optical-flow: along the given flow, before training; image: from strokes to the rest of their image, before training;
+trajectories: along the model's own, while it trains; both: along flow and trajectories; auto: all of these."""
 
 
 def propagate_labels(dataset: SemFlowDataset, method: LabelPropagation) -> dict[str, LabelSources]:
     """Set up how unlabelled pixels of training frames get labels, where labels are partial.
 
-    Labels carried along the optical flow go to `dataset.carried`.
+    Labels carried along the optical flow and within images go to `dataset.carried`.
 
     Returns:
         By scene: the labelled frames for the model's own trajectories to reach; empty where none are wanted.
@@ -41,6 +47,8 @@ def propagate_labels(dataset: SemFlowDataset, method: LabelPropagation) -> dict[
         has_flow = any(f.flow_forward or f.flow_backward for f in dataset.frames[first:last])
         if method in ("auto", "optical-flow", "both") and has_flow:
             _carry(dataset, number, labels)
+        if method in ("auto", "image"):
+            _spread(dataset, number, labels)
         if method in ("auto", "trajectories", "both"):
             sources[record.name] = _sources(dataset, first, labels)
     return sources
@@ -78,14 +86,44 @@ def _carry(dataset: SemFlowDataset, scene: int, labels: list[np.ndarray | None])
 
     carried = carry_labels(labels, record.next_frame, record.previous_frame, flow)
     dataset.carried |= {first + k: frame for k, frame in enumerate(carried)}
+    _say(record.name, "optical flow carries labels", labels, carried)
+
+
+def _spread(dataset: SemFlowDataset, scene: int, labels: list[np.ndarray | None]) -> None:
+    """Labels of sparsely labelled frames for the rest of their images."""
+    assert dataset.scenes is not None
+    record = dataset.scenes[scene]
+    first, _ = record.frame_range
+    sparse = [k for k, own in enumerate(labels) if own is not None and is_sparse(own)]
+
+    def spread(k: int) -> CarriedLabels:
+        own, frame = labels[k], first + k
+        assert own is not None
+        known = dataset.get_metadata({"image_idx": frame})
+        depth = next((known[name] for name in ("inverse_depth", "disparity") if name in known), None)
+        return spread_labels(
+            dataset.get_image_uint8(frame).numpy(),
+            None if depth is None else depth[..., 0].numpy(),
+            own,
+            dataset.carried.get(frame),
+        )
+
+    if sparse:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            found = list(track(pool.map(spread, sparse), "Spreading labels", total=len(sparse), transient=True))
+        dataset.carried |= {first + k: frame for k, frame in zip(sparse, found, strict=True)}
+        _say(record.name, "strokes spread", [labels[k] for k in sparse], found)
+
+
+def _say(scene: str, what: str, labels: Sequence[np.ndarray | None], carried: Sequence[CarriedLabels]) -> None:
     missing = sum(
         frame.labels.size if own is None else int((own == IGNORE_LABEL).sum())
         for own, frame in zip(labels, carried, strict=True)
     )
     reached = sum(int((frame.labels != IGNORE_LABEL).sum()) for frame in carried)
     CONSOLE.print(
-        f"{record.name}: optical flow carries labels to {100 * reached / max(missing, 1):.0f} % of the unlabelled "
-        "pixels.",
+        f"{scene}: {what} to {100 * reached / max(missing, 1):.0f} % of the unlabelled pixels"
+        f"{'' if len(carried) == 1 else f' of {len(carried)} frames'}.",
         markup=False,
     )
 

@@ -1,0 +1,102 @@
+"""Strokes spread within an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semflow_nerfstudio.data.datamanager import SemFlowDataManagerConfig
+from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
+from semflow_nerfstudio.data.label_propagation import CarriedLabels
+from semflow_nerfstudio.data.label_spreading import SURE, spread_labels
+from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL
+
+HEIGHT, WIDTH = 40, 60
+
+
+def halves(value: float, other: float, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """Left and right half of an image, with a little noise."""
+    image = np.where(np.arange(width) < width // 2, value, other)[None].repeat(height, 0)
+    return image + np.random.default_rng(0).normal(0, 0.01, image.shape)
+
+
+def gray(values: np.ndarray) -> np.ndarray:
+    return (255 * values.clip(0, 1))[..., None].repeat(3, -1).astype(np.uint8)
+
+
+def strokes(*places: tuple[int, int, int], width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """(row, column, class) each, a few pixels long."""
+    labels = np.full((height, width), IGNORE_LABEL, np.uint8)
+    for row, column, label in places:
+        labels[row, column : column + 4] = label
+    return labels
+
+
+@pytest.mark.parametrize("by", ["colour", "depth", "depth in another unit"])
+@pytest.mark.parametrize("size", [(WIDTH, HEIGHT), (700, 300)])
+def test_they_fill_their_side_of_an_edge(by: str, size: tuple[int, int]) -> None:
+    width, height = size
+    flat, edge = halves(0.5, 0.5, width, height), halves(0.3, 0.7, width, height)
+    image, depth = (edge, None) if by == "colour" else (flat, 1000 * edge if "unit" in by else edge)
+    labels = strokes((10, 4, 3), (height - 10, width - 8, 7), width=width, height=height)
+    found = spread_labels(gray(image), depth, labels)
+    truth = np.where(np.arange(width) < width // 2, 3, 7)[None].repeat(height, 0)
+    own = labels != IGNORE_LABEL
+    known = found.labels != IGNORE_LABEL
+    assert not known[own].any() and known[~own].mean() > 0.9
+    assert (found.labels == truth)[known].mean() > 0.99
+    assert found.confidence[known].min() >= SURE - 1e-3 and not found.confidence[~known].any()
+
+
+def test_where_nothing_tells_them_apart_the_middle_stays_unlabelled() -> None:
+    found = spread_labels(gray(halves(0.5, 0.5)), None, strokes((20, 2, 3), (20, 54, 7)))
+    middle = found.labels[:, 26:34]
+    assert (middle == IGNORE_LABEL).mean() > 0.9 and (found.labels == 3).any() and (found.labels == 7).any()
+
+
+def test_sure_hints_count_as_strokes_and_unsure_ones_do_not() -> None:
+    image, labels = gray(halves(0.3, 0.7)), strokes((20, 2, 3))
+    for confidence, classes in ((0.9, {3, 7}), (0.2, set())):
+        hint = CarriedLabels(strokes((20, 50, 7)), np.full((HEIGHT, WIDTH), confidence, np.float16))
+        found = set(np.unique(spread_labels(image, None, labels, hint).labels)) - {IGNORE_LABEL}
+        assert found == classes
+
+
+def test_unknown_depth_is_no_edge() -> None:
+    depth = np.full((HEIGHT, WIDTH), np.nan)
+    labels = strokes((10, 4, 3), (30, 50, 7))
+    with_holes, without = (spread_labels(gray(halves(0.3, 0.7)), d, labels) for d in (depth, None))
+    assert np.array_equal(with_holes.labels, without.labels)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "scene"
+    make_scene(folder, SceneOptions(frames=4, size="96x54"))
+    return folder
+
+
+def test_scribbles_of_a_scene_label_most_of_it_rightly(scene: Path) -> None:
+    """And only with `auto` and `image`; the datamanager hands both out as labels of less weight."""
+
+    def shown(method: str, labels: str = "scribbles-1") -> tuple[np.ndarray, np.ndarray]:
+        config = SemFlowDataManagerConfig(data=scene, label_propagation=method)  # type: ignore[arg-type]
+        config.dataparser = DynamicSceneDataParserConfig(data=scene, labelled_frames=labels)
+        dataset = config.setup(device="cpu", test_mode="val", world_size=1, local_rank=0).train_dataset
+        rows = [dataset.get_metadata({"image_idx": k}) for k in range(4)]
+        empty = np.full((54, 96), IGNORE_LABEL)
+        carried = [row["carried_labels"][..., 0].numpy() if "carried_labels" in row else empty for row in rows]
+        return np.stack([row["labels"][..., 0].numpy() for row in rows]), np.stack(carried)
+
+    truth, nothing = shown("auto", "all")
+    assert (nothing == IGNORE_LABEL).all()
+    own, spread = shown("auto")
+    known = spread != IGNORE_LABEL
+    assert known.mean() > 0.6 and (spread == truth)[known].mean() > 0.93
+    assert not known[own != IGNORE_LABEL].any()
+    flow_alone = shown("optical-flow")[1] != IGNORE_LABEL
+    assert 0 < flow_alone.mean() < 0.3
+    assert (shown("trajectories")[1] == IGNORE_LABEL).all()
