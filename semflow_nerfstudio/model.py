@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
@@ -79,6 +79,9 @@ class SemanticFlowModelConfig(SavedConfig, ModelConfig):
     """Steps between updates of a trainable frame encoder; its feature maps are kept in between."""
     encoder_frames: int = 12
     """Frames encoded in such an update, those that the step's rays read most; shorter clips are encoded as a whole."""
+    residual_dropout: float = 0.5
+    """Share of the rays whose logits get no residual in the training of several scenes, so that the shared networks
+    learn by themselves what a new scene needs of them."""
     default_time: float | None = None
     """Time of rays that have none; None: the first frame's."""
     default_scene: str | None = None
@@ -332,6 +335,7 @@ class SemanticFlowModel(Editable, Model):
             static_only=self.static_stage,
             mover_rays=mover_rays,
             moving=None if motion is None else (motion == 1) | left_out(motion, mover_rays),
+            residual=self.with_residual(len(times)),
             training=self.training,
         )
         if not self.training and self.shared is not None and rendered.logits is not None:
@@ -399,6 +403,12 @@ class SemanticFlowModel(Editable, Model):
             return None
         order = torch.rand(len(motion), device=motion.device) + (motion != 0).float() + (motion == 1).float()
         return order.topk(max(1, int(self.config.mover_ray_share * len(motion)))).indices
+
+    def with_residual(self, rays: int) -> Bool[Tensor, "R"] | None:
+        """Which rays' logits get the scene's residuals; None: all."""
+        if not self.training or len(self.scenes) < 2 or self.config.residual_dropout <= 0:
+            return None
+        return torch.rand(rays, device=self.device) >= self.config.residual_dropout
 
     def feature_maps(self, name: str, times: Float[Tensor, "R 1"]) -> Maps | None:
         """Feature maps of a scene's frames: fresh, with gradient, every few training steps, kept in between."""

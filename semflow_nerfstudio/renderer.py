@@ -106,6 +106,7 @@ def render_rays(
     static_only: bool = False,
     mover_rays: Int[Tensor, "M"] | None = None,
     moving: Bool[Tensor, "R"] | None = None,
+    residual: Bool[Tensor, "R"] | None = None,
     training: bool = False,
 ) -> Rendered:
     """Render rays through a scene.
@@ -120,6 +121,8 @@ def render_rays(
         mover_rays: Evaluate the dynamic field on these rays only; None: on all.
         moving: Rays known to show something that moves: they teach the static field nothing, which otherwise grows
             ghosts of the movers and loses what they hide.
+        residual: Rays whose logits get the scene's residuals; None: all. On the others the shared networks have to
+            know by themselves.
         training: The rays' times are exactly frame times, and all mover rays get flows.
     """
     edited = samples if isinstance(samples, EditedSamples) else None
@@ -147,9 +150,9 @@ def render_rays(
         out.flow = trace_flows(scene, out, config, training)
     if shared is None:
         return out
-    out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config, training)
+    out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config, residual, training)
     if out.flow is not None:
-        out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config, training)
+        out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config, residual, training)
         assert out.dynamic is not None
         blend = pick(out.dynamic.blend[out.flow.rows], out.flow.picked)
         weigh = semantic_weights(out.flow.weights, blend, config)
@@ -248,6 +251,7 @@ def static_semantics(
     trunk: Float[Tensor, "R S G"],
     maps: Maps | None,
     config: RenderConfig,
+    residual: Bool[Tensor, "R"] | None,
     training: bool,
 ) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R C"]]:
     """Static points -> logits, composited with the static field's own weights and with its share of the full ones."""
@@ -267,7 +271,8 @@ def static_semantics(
     if maps is not None:
         logits = shared.static_logits(maps, scene.bank, points)
     if scene.residual:
-        logits = logits + scene.static_residual_logits(points, config.shaped_by_labels(kept))
+        own_logits = scene.static_residual_logits(points, config.shaped_by_labels(kept))
+        logits = logits + (own_logits if residual is None else own_logits * residual[:, None, None])
     logits = spread(logits, ramp)
     return composite(own, logits), composite(share, logits)
 
@@ -308,6 +313,7 @@ def flow_semantics(
     out: Rendered,
     maps: Maps | None,
     config: RenderConfig,
+    residual: Bool[Tensor, "R"] | None,
     training: bool,
 ) -> tuple[Float[Tensor, "Q k C"], Float[Tensor, "Q k C"]]:
     """Trajectories -> flow features -> attention -> logits of the flows, without and with the scene's residual."""
@@ -330,8 +336,10 @@ def flow_semantics(
     if not scene.residual:
         every = spread(logits, ramp)
         return every, every
-    residual = scene.flow_residual(config.shaped_by_labels(trunk))
-    return spread(logits, ramp), spread(logits + residual, ramp)
+    own = scene.flow_residual(config.shaped_by_labels(trunk))
+    if residual is not None:
+        own = own * residual[flow.rays][:, None, None]
+    return spread(logits, ramp), spread(logits + own, ramp)
 
 
 @dataclass

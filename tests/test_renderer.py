@@ -26,9 +26,12 @@ def render(
     training: bool = False,
     static_only: bool = False,
     moving: Tensor | None = None,
+    residual: Tensor | None = None,
 ) -> Rendered:
     maps = None if shared is None else shared.encode(scene.bank)
-    return render_rays(scene, shared, samples, config, maps, static_only, moving=moving, training=training)
+    return render_rays(
+        scene, shared, samples, config, maps, static_only, moving=moving, residual=residual, training=training
+    )
 
 
 def at_frames() -> Samples:
@@ -419,6 +422,24 @@ def test_fields_get_a_share_of_the_labels_gradient() -> None:
     assert torch.equal(full, part)
     torch.testing.assert_close(some[: len(fields)], tuple(0.25 * g for g in every[: len(fields)]))
     torch.testing.assert_close(some[len(fields) :], every[len(fields) :])
+
+
+@pytest.mark.parametrize("static_only", [False, True])
+def test_rays_without_residual_show_what_the_shared_networks_know(static_only: bool) -> None:
+    scene, shared = random_scene()
+    samples, kept = at_frames(), torch.arange(12) % 3 != 0
+
+    def logits(residual: Tensor | None) -> Tensor:
+        out = render(scene, shared, samples, training=True, static_only=static_only, residual=residual)
+        assert out.logits is not None and out.static_logits is not None
+        return torch.cat([out.logits, out.static_logits], dim=-1).detach()
+
+    every, some = logits(None), logits(kept)
+    scene.residual = False
+    none = logits(None)
+    torch.testing.assert_close(some[kept], every[kept])
+    torch.testing.assert_close(some[~kept], none[~kept])
+    assert (every - none).abs().amin(-1).max() > 1e-4
 
 
 @pytest.mark.parametrize("static_only", [False, True])
