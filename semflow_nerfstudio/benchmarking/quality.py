@@ -95,6 +95,8 @@ class QualityRun:
                 eval_protocol="label-holdout" if row.withheld else "all-views",
             )
         config.output_dir, config.experiment_name, config.machine.seed = self.out, self.scene.name, self.seed
+        config.set_timestamp()
+        config.timestamp += f"_{self.key.fingerprint}"  # or runs that start in the same second share a folder
         return apply_overrides(config, row.overrides)
 
     def reason_not_to(self) -> str | None:

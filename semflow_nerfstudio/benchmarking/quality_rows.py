@@ -11,8 +11,9 @@ from semflow_nerfstudio.data.procedural import SceneOptions
 Group = Literal["main", "ablations", "robustness", "baselines", "withheld", "generated"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 
-MAIN_STEPS, SMALL_STEPS = 3000, 1500
-"""Training steps at half size (more were no better) and at quarter size (ten minutes on two cores at most)."""
+MAIN_STEPS, SMALL_STEPS, WITHHELD_STEPS, GENERATED_STEPS = 3000, 600, 2000, 700
+"""Training steps: at half size (more were no better), of rows that are compared with each other (about two minutes at
+quarter size), of a real clip, and of built-in scenes."""
 SMALL_VIEWS = 24
 """Held-out views, evenly spread over all, that rows at quarter size are scored on."""
 
@@ -110,13 +111,13 @@ ROBUSTNESS = (
 )
 BASELINES = (FULL, _row("fields without time", model__time=False))
 WITHHELD = (
-    QualityRow("labels of every third frame withheld", downscale=2, steps=2 * SMALL_STEPS, views=None, withheld=True),
+    QualityRow("labels of every third frame withheld", downscale=2, steps=WITHHELD_STEPS, views=None, withheld=True),
 )
 BUILT_IN = SceneOptions(size="160x90")
 
 
 def _generated(name: str, **options: Any) -> QualityRow:
-    return QualityRow(name, downscale=1, make=replace(BUILT_IN, **options))
+    return QualityRow(name, downscale=1, steps=GENERATED_STEPS, make=replace(BUILT_IN, **options))
 
 
 GENERATED = (

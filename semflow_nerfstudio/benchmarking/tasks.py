@@ -122,6 +122,9 @@ class Plan:
             model: Any = config.pipeline.model
             model.static_steps *= count
             _name_by_content(config, self.scenes)
+        else:
+            config.set_timestamp()
+            config.timestamp += f"_{self.key.fingerprint}"  # or runs that start in the same second share a folder
         if self.row.adapt is not None:
             override(config.pipeline, "model.adapt_field_steps", self.steps)
             override(config.pipeline, "model.adapt_label_steps", self.row.adapt)

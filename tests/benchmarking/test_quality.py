@@ -61,6 +61,11 @@ def test_every_row_is_a_configuration(name: str, scene: Path) -> None:
     assert len(keys) == len(EVERY_ROW)
 
 
+def test_runs_that_start_in_the_same_second_have_folders_of_their_own(scene: Path) -> None:
+    one, other = (quality.QualityRun(FULL, scene, seed, 7, 2).config() for seed in (0, 1))
+    assert one.get_base_dir().parent == other.get_base_dir().parent and one.get_base_dir() != other.get_base_dir()
+
+
 def test_rows_are_chosen_by_group_and_word() -> None:
     assert len(chosen_rows(["all"])) == len(EVERY_ROW)
     assert [row.name for row in chosen_rows(["baselines"])] == ["full", "fields without time"]
