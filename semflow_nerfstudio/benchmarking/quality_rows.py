@@ -63,6 +63,11 @@ ABLATIONS = (
         model__render__static_samples=EVERY_SAMPLE,
         model__render__flow_samples=EVERY_SAMPLE,
     ),
+    _row(
+        "semantics on all samples",
+        model__render__static_samples=EVERY_SAMPLE,
+        model__render__flow_samples=EVERY_SAMPLE,
+    ),
     _row("no flow loss", model__losses__optical_flow=0.0),
     _row("window K = 1", model__render__window=1),
     _row("window K = 5", model__render__window=5),
