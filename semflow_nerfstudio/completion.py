@@ -186,6 +186,7 @@ def _frame(
     own = [names.index(name) if name in names else IGNORE_LABEL for name in run.model.class_names]
     ids = np.array(own, np.uint8)[outputs["label"][..., 0].long().numpy()]
     confidence = (255 * (1 - outputs["semantic_entropy"][..., 0]).clamp(0, 1)).round().to(torch.uint8).numpy()
+    confidence = np.where(ids == IGNORE_LABEL, 0, confidence)
     if keep_given and file.given is not None:
         if dataset.frames[file.frame].scribbles is None:
             given = decode_labels(file.given, classes)

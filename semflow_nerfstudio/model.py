@@ -73,6 +73,8 @@ class SemanticFlowModelConfig(SavedConfig, ModelConfig):
     """How labels are carried along trajectories where they are few."""
     advected_rays: int = 256
     """Moving rays in a step's passes of the dynamic field alone."""
+    moving_rays_teach_static: bool = False
+    """Whether rays known to show something that moves have gradients in the static field (the paper)."""
     dynamic_field_shows: Literal["movers", "everything"] = "movers"
     """What the dynamic field alone has to look like: the moving pixels, or the whole image (the paper)."""
     encoder_every: int = 2
@@ -326,6 +328,7 @@ class SemanticFlowModel(Editable, Model):
         semantic = not self.training or self.labels_in_use
         motion = self.known_motion(rays) if "motion_mask" in self.modalities[name] else None
         mover_rays = self.mover_rays(motion)
+        moving = None if motion is None else (motion == 1) | left_out(motion, mover_rays)
         rendered = render_rays(
             scene,
             self.shared if semantic else None,
@@ -334,7 +337,7 @@ class SemanticFlowModel(Editable, Model):
             maps=self.feature_maps(name, times) if semantic else None,
             static_only=self.static_stage,
             mover_rays=mover_rays,
-            moving=None if motion is None else (motion == 1) | left_out(motion, mover_rays),
+            moving=None if self.config.moving_rays_teach_static else moving,
             residual=self.with_residual(len(times)),
             training=self.training,
         )

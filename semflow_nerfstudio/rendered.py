@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from semflow_nerfstudio.fields.dynamic_field import DynamicFieldOutputs
@@ -35,6 +35,8 @@ class FlowPass:
     shared_logits: Float[Tensor, "Q k C"] | None = None
     """Logits of the flows, without the scene's residual."""
     logits: Float[Tensor, "Q k C"] | None = None
+    residual: Bool[Tensor, "Q"] | None = None
+    """Which of the rays have the scene's residual in their logits; None: all."""
     turn: Float[Tensor, "Q k 3 3"] | None = None
     """In an edited scene, how motions turn and scale on their way to the picture."""
     drift: Float[Tensor, "Q k 3"] | None = None

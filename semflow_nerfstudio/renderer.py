@@ -338,7 +338,8 @@ def flow_semantics(
         return every, every
     own = scene.flow_residual(config.shaped_by_labels(trunk))
     if residual is not None:
-        own = own * residual[flow.rays][:, None, None]
+        flow.residual = residual[flow.rays]
+        own = own * flow.residual[:, None, None]
     return spread(logits, ramp), spread(logits + own, ramp)
 
 
@@ -369,6 +370,7 @@ def render_advected(scene: Scene, out: Rendered, rows: Int[Tensor, "A"], step: i
     if flow.shared_logits is not None:
         per_flow = flow.shared_logits[rows]
         if scene.residual:
-            per_flow = per_flow + scene.flow_residual(config.shaped_by_labels(dynamic.trunk))
+            own = scene.flow_residual(config.shaped_by_labels(dynamic.trunk))
+            per_flow = per_flow + (own if flow.residual is None else own * flow.residual[rows][:, None, None])
         logits = composite(semantic_weights(weights, None, config), per_flow)
     return Advected(composite(weights, dynamic.rgb), weights, dynamic.blend, logits)

@@ -169,6 +169,24 @@ def test_advected_rendering_is_the_dynamic_field_at_the_next_time(step: int) -> 
         torch.testing.assert_close(there.logits[i], logits, atol=1e-4, rtol=1e-4)
 
 
+def test_rays_without_residual_have_none_one_frame_away_either() -> None:
+    scene, shared = random_scene()
+    samples = at_frames()
+    every = torch.ones(len(samples.starts), dtype=torch.bool)
+    some = every.clone()
+    some[::2] = False
+    found = {}
+    for name, residual in (("all", None), ("every", every), ("some", some), ("none", ~every)):
+        out = render(scene, shared, samples, training=True, residual=residual)
+        assert out.flow is not None
+        rows = out.flow.exists(1).nonzero()[:, 0]
+        found[name] = render_advected(scene, out, rows, 1, ALL).logits
+        kept = some[out.flow.rays[rows]]
+    torch.testing.assert_close(found["every"], found["all"])
+    assert (found["all"] - found["none"]).abs().amin(0).max() > 1e-4
+    torch.testing.assert_close(found["some"], torch.where(kept[:, None], found["all"], found["none"]))
+
+
 def test_uniform_weights_know_nothing_of_the_densities() -> None:
     """Every sample counts alike, split between the fields by the blending weight."""
     scene, shared = random_scene()

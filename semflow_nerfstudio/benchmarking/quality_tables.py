@@ -35,13 +35,18 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def latest(records: Iterable[Record]) -> list[Record]:
-    """Of several records of one row, scene and seed, the one measured last; in order of scene, row and seed."""
+    """Records that one table may hold, in order of scene, row and seed.
+
+    Of several of one row, scene and seed, the one measured last; and no seed that was measured with other settings
+    (steps, views, ...) than the row's last one.
+    """
     kept: dict[tuple[str, str, int], Record] = {}
-    for record in records:
-        key = (record["scene"], record["configuration"], record["seed"])
-        if key not in kept or record["measured"] >= kept[key]["measured"]:
-            kept[key] = record
-    return [kept[key] for key in sorted(kept)]
+    settings: dict[tuple[str, str], Any] = {}
+    for record in sorted(records, key=lambda record: record["measured"]):
+        row = (record["scene"], record["configuration"])
+        kept[(*row, record["seed"])] = record
+        settings[row] = record.get("overrides")
+    return [kept[key] for key in sorted(kept) if kept[key].get("overrides") == settings[key[:2]]]
 
 
 def spread(values: Sequence[float | None], form: str, factor: float = 1) -> str:

@@ -9,8 +9,16 @@ from semflow_nerfstudio.data.protocols import NAMED_PROTOCOLS, SCRIBBLES
 
 ADAPTATION_STEPS = (0, 100, 500, 2000)
 """Steps with labels after which an adapted run is scored; the last gives the final figure."""
+FEWEST = ("completion-25", "tracking-25")
+"""Protocols with the fewest labels, where flows have most to bring."""
 TWO_SCENES = "two-scenes"
 """Name of the row of two scenes in one model."""
+LONG_WINDOW = {
+    "model.render.window": 5,
+    "model.render.window_stride": 0,
+    "datamanager.label_propagation": "none",
+}
+"""Trajectories through the whole clip, which reach labelled frames, in place of carried labels."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,9 @@ def rows() -> list[Row]:
         result.append(Row(spec, spec, scored_as=(spec,), baselines=True))
         result.append(Row(f"{spec}-no-flow-features", spec, without, (spec,)))
         result.append(Row(f"{spec}-no-propagation", spec, {"datamanager.label_propagation": "none"}, (spec,)))
+        if spec in FEWEST:
+            result.append(Row(f"{spec}-no-consistency", spec, {"model.losses.consistency": 0.0}, (spec,)))
+            result.append(Row(f"{spec}-long-window", spec, LONG_WINDOW, (spec,)))
     for steps in ADAPTATION_STEPS:
         result.append(Row(f"adaptation-{steps}", scored_as=("all",), adapt=steps))
         if steps:

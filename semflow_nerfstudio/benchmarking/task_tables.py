@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from semflow_nerfstudio.benchmarking.task_groups import Record, comparable, scores_of
-from semflow_nerfstudio.benchmarking.task_rows import ADAPTATION_STEPS, TWO_SCENES
+from semflow_nerfstudio.benchmarking.task_rows import ADAPTATION_STEPS, TWO_SCENES, rows
 from semflow_nerfstudio.benchmarking.task_targets import target_table
 from semflow_nerfstudio.data.protocols import NAMED_PROTOCOLS, SCRIBBLES
 
@@ -19,21 +19,28 @@ COLUMNS = {
     "F": "F",
 }
 METHODS = {"flow_2d": "labels along 2-D flow, model's depth", "warped": "nearest labelled frame, model's depth"}
-ROWS = {"": "this model", "-no-propagation": "without carried labels", "-no-flow-features": "without flow features"}
+ROWS = {
+    "": "this model",
+    "-no-propagation": "without carried labels",
+    "-long-window": "without, but with trajectories through the whole clip",
+    "-no-flow-features": "without flow features",
+    "-no-consistency": "without consistency",
+}
 
 
 def few_labels_table(records: Sequence[Record]) -> str:
     """Every protocol's rows, and the model that sees all labels, on the protocol's unlabelled times."""
-    lines = _head(["scene", "labels", "method", "seeds"])
+    lines, known = _head(["scene", "labels", "method", "seeds"]), {row.name for row in rows()}
     for scene, mine in comparable(records).items():
         for spec in (*NAMED_PROTOCOLS, *SCRIBBLES):
             reference = "all" if spec in SCRIBBLES else spec
-            entries = [(title, f"{spec}{ending}", spec, "model") for ending, title in ROWS.items()]
+            own = [(title, f"{spec}{ending}") for ending, title in ROWS.items() if f"{spec}{ending}" in known]
+            entries = [(title, row, spec, "model") for title, row in own]
             entries += [(title, spec, spec, method) for method, title in METHODS.items()]
             entries.append(("all labels, on the same views", "full", reference, "model"))
             found = [(title, scores_of(mine, row, key, method)) for title, row, key, method in entries]
             if any(scores for title, scores in found[:-1]):
-                lines += [_line([scene, spec, title], scores) for title, scores in found if scores]
+                lines += [_line([scene, spec, title], scores) for title, scores in found]
     return "\n".join(lines)
 
 
@@ -59,6 +66,8 @@ def adaptation_table(records: Sequence[Record]) -> str:
     """Scores after every number of steps with labels, beside those of training from scratch."""
     lines = _head(["scene", "steps with labels", "start", "seeds"])
     for scene, mine in comparable(records).items():
+        if not any(record["configuration"].startswith("adaptation-") for record in mine):
+            continue
         # In zero-shot no label is read, not even to copy it.
         copies = (scores_of(mine, f"adaptation-{steps}", "all", "copy") for steps in ADAPTATION_STEPS)
         copied = next(filter(None, copies), None)
@@ -66,8 +75,8 @@ def adaptation_table(records: Sequence[Record]) -> str:
             lines.append(_line([scene, "-", "labels of the frame of the same time, as they are"], copied))
         for steps in ADAPTATION_STEPS:
             for ending, title in (("", "shared networks of two other scenes"), ("-scratch", "untrained")):
-                scores = scores_of(mine, f"adaptation-{steps}{ending}", "all", "model")
-                if scores:
+                if steps or not ending:
+                    scores = scores_of(mine, f"adaptation-{steps}{ending}", "all", "model")
                     lines.append(_line([scene, str(steps), title], scores))
     return "\n".join(lines)
 
@@ -78,7 +87,9 @@ def _head(titles: list[str]) -> list[str]:
 
 
 def _line(cells: list[str], scores: list[dict[str, float | None]]) -> str:
-    """Means over the seeds."""
+    """Means over the seeds; what was not measured says so once."""
+    if not scores:
+        return f"| {' | '.join([*cells, '-', 'not measured', *['-'] * (len(COLUMNS) - 1)])} |"
     for name in COLUMNS:
         known = [value for entry in scores if (value := entry.get(name)) is not None]
         cells = [*cells, f"{fmean(known):.3f}" if known else "-"]

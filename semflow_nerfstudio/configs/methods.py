@@ -123,6 +123,7 @@ def paper(steps: int = LITE_STEPS) -> TrainerConfig:
         static_steps=3 * steps // 7,  # 60k of 140k
         mover_ray_share=1.0,
         advected_rays=1024,
+        moving_rays_teach_static=True,
         dynamic_field_shows="everything",
     )
     return trainer("semantic-flow-paper", steps, 1024, model, eval_image_every=500)

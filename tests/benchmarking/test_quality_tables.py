@@ -68,6 +68,13 @@ def test_the_last_measurement_of_a_row_counts() -> None:
     assert rows[0][4] == "200"
 
 
+def test_seeds_with_other_settings_are_not_averaged() -> None:
+    short, long = ({"overrides": {"steps": steps}, "steps": steps} for steps in (100, 200))
+    records = [record("full", 0, **short), record("full", 1, measured="2030-01-02", **long), record("full", 2, **long)]
+    _, rows = cells(TABLES["quality-ablations"](records))
+    assert (rows[0][2], rows[0][4]) == ("1, 2", "200")
+
+
 def test_baselines_stand_beside_the_field() -> None:
     baselines = {"copy": {"psnr": 10.0}, "warp": {"psnr": 20.0}}
     records = [record("full", baselines=baselines), record("fields without time", 1)]
