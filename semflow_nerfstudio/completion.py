@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from semflow_nerfstudio.data.modalities import decode_labels
 from semflow_nerfstudio.data.multi_scene import scene_folder
 from semflow_nerfstudio.data.resize import resize_nearest
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
+from semflow_nerfstudio.whole_file import whole_file
 
 if TYPE_CHECKING:
     from semflow_nerfstudio.runs import Progress, Run
@@ -166,12 +166,14 @@ def _claim(out: Path, stamp: dict[str, Any], overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: this is a file; choose another name for the folder of labels")
     path = out / STAMP
-    if path.is_file() and not overwrite and json.loads(path.read_text(encoding="utf-8")) != stamp:
-        raise ValueError(f"{out} holds labels of another run or option: choose another folder, or pass --overwrite")
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != stamp:
+        if not overwrite:
+            raise ValueError(f"{out} holds labels of another run or option: choose another folder, or pass --overwrite")
+        for image in sorted(out.rglob("*.png")):  # or a call that goes on later would take them for its own
+            image.unlink()
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / f".{STAMP}.partial"
-    partial.write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
 
 
 def _frame(

@@ -174,17 +174,23 @@ class SemanticFlowModel(Editable, Model):
         dim = None if features is None else features.shape[-1]
         return SharedNetworks(self.config.shared, num_classes, dim, self.kwargs["metadata"].get("feature_basis"))
 
-    def match_checkpoint(self, saved: dict[str, Tensor]) -> None:
+    def match_checkpoint(self, saved: dict[str, Tensor]) -> bool:
         """Build the frame encoder that a checkpoint was trained with, and complete what older ones lack.
 
         Checkpoints of before there was calibration have a temperature of one, those of before labels were counted have
         counted none, those of before scenes had one basis of frozen features have none. A frozen encoder whose weights
         were not there in training gave way to the small trainable one; whether they are there now does not matter.
+
+        Returns:
+            Whether the shared networks were built anew, and no optimizer knows their parameters.
         """
         ending = "shared.static_network.layers.0.weight"
         prefix = next((key.removesuffix(ending) for key in saved if key.endswith(ending)), None)
         if self.shared is None or prefix is None:
-            return
+            for name in self.scenes:
+                if not any(key.endswith(f"scenes.{name}.bank.features") for key in saved):
+                    self.scene(name).bank.features = None
+            return False
         saved.setdefault(f"{prefix}shared.calibration.inverse_temperature", torch.ones(()))
         saved.setdefault(f"{prefix}shared.class_prior.counts", torch.zeros(len(self.class_names)))
         features = saved.get(f"{prefix}scenes.{next(iter(self.scenes))}.bank.features")
@@ -192,11 +198,13 @@ class SemanticFlowModel(Editable, Model):
             for name, empty in FeatureBasis().state_dict().items():
                 saved.setdefault(f"{prefix}shared.basis.{name}", empty)
         if (features is None) == (self.shared.encoder is not None):
-            return
+            return False
         for name in self.scenes:
             bank = self.scene(name).bank
-            bank.features = None if features is None else features.new_zeros(len(bank.images), 1, 1, features.shape[-1])
+            size = (len(bank.images), 1, 1, 0 if features is None else features.shape[-1])
+            bank.features = None if features is None else features.new_zeros(size, device=self.device)
         self.shared = self.make_shared(features, len(self.class_names)).to(self.device)
+        return True
 
     def scene(self, name: str) -> Scene:
         """A scene by name."""
@@ -244,7 +252,8 @@ class SemanticFlowModel(Editable, Model):
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         """Every trainable parameter, in exactly one group."""
-        groups: dict[str, list[nn.Parameter]] = {"fields": [], "flow": [], "proposals": [], "semantics": []}
+        names = ("fields", "flow", "proposals", "semantics", "semantic_grid")
+        groups: dict[str, list[nn.Parameter]] = {name: [] for name in names}
         for name, parameter in self.named_parameters():
             if not parameter.requires_grad or parameter.numel() == 0:
                 continue
@@ -252,6 +261,8 @@ class SemanticFlowModel(Editable, Model):
                 groups["proposals"].append(parameter)
             elif ".flow_field." in name:
                 groups["flow"].append(parameter)
+            elif ".semantic_grid." in name:
+                groups["semantic_grid"].append(parameter)
             elif name.startswith("shared.") or "_residual." in name:
                 groups["semantics"].append(parameter)
             else:

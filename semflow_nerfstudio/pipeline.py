@@ -41,6 +41,11 @@ from semflow_nerfstudio.training.adaptation import (
 )
 from semflow_nerfstudio.viewer.panel import semantics_control
 
+LABELS_TEACH = ("semantics", "semantic_grid")
+"""Parameter groups that learn from labels alone."""
+ADAPTED_RATE = 3.0
+"""How much faster shared networks and residuals learn from the labels of an adaptation than from others."""
+
 
 @dataclass
 class SemanticFlowPipelineConfig(SavedConfig, VanillaPipelineConfig):
@@ -120,8 +125,9 @@ class SemanticFlowPipeline(VanillaPipeline):
                     "labels: raise --max-num-iterations or lower --pipeline.model.adapt-field-steps"
                 )
             for name, scheduler in trainer.optimizers.schedulers.items():
-                # What the labels of an adaptation teach starts at its full rate when they come.
-                follow_length(scheduler, last, without_labels if name == "semantics" else 0)
+                # What the labels of an adaptation teach starts at its full rate when they come, or a higher one.
+                boost = ADAPTED_RATE if adapting is not None and name == "semantics" else 1.0
+                follow_length(scheduler, last, without_labels if name in LABELS_TEACH else 0, boost)
         return super().get_training_callbacks(training_callback_attributes)
 
     @profiler.time_function
@@ -198,7 +204,12 @@ class SemanticFlowPipeline(VanillaPipeline):
         loaded_state = {key.replace("module.", ""): value for key, value in loaded_state.items()}
         if CLASSES in loaded_state:
             self.take_classes(Classes.decode(loaded_state[CLASSES]))
-        model.match_checkpoint(loaded_state)
+        if model.match_checkpoint(loaded_state) and self.test_mode == "val":
+            raise RuntimeError(
+                "this training cannot go on: it began with another frame encoder, as the weights of "
+                "--pipeline.datamanager.frame-features.encoder were there then and are not now, or the reverse; "
+                "restore that, or start anew"
+            )
         present = {key.replace("module.", ""): value for key, value in self.state_dict().items()}
         loaded_state.setdefault(CLASSES, present[CLASSES])  # absent in runs from before class names were kept
         own, saved = set(present), set(loaded_state)

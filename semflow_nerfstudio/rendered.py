@@ -10,7 +10,7 @@ from torch import Tensor
 from semflow_nerfstudio.fields.dynamic_field import DynamicFieldOutputs
 from semflow_nerfstudio.flow.timeline import TimeWindow
 from semflow_nerfstudio.rendering.compositing import BlendedWeights, composite, field_weights
-from semflow_nerfstudio.rendering.edited import EditedSamples
+from semflow_nerfstudio.rendering.edited import EditedSamples, turned
 from semflow_nerfstudio.rendering.samples import Samples, pick
 
 
@@ -47,7 +47,7 @@ class FlowPass:
         motion = self.trajectories[:, :, self.window.center + step] - self.points
         if self.turn is None or self.drift is None:
             return motion
-        return (self.turn @ motion[..., None])[..., 0] + step * self.drift
+        return turned(motion, self.turn) + step * self.drift
 
     def exists(self, step: int) -> Tensor:
         """Bool (Q,): whether that time exists."""

@@ -219,8 +219,8 @@ def trace_flows(scene: Scene, out: Rendered, config: RenderConfig, training: boo
     if isinstance(samples, EditedSamples):
         if samples.read_times is not None:
             # Each sample has a time of its own here, so each is a row of its own.
-            assert isinstance(rows, Tensor)
-            rows, rays = (v.repeat_interleave(picked.shape[1]) for v in (rows, rays))
+            numbers = rows if isinstance(rows, Tensor) else torch.arange(len(rays), device=rays.device)
+            rows, rays = (v.repeat_interleave(picked.shape[1]) for v in (numbers, rays))
             picked, weights = picked.reshape(-1, 1), weights.reshape(-1, 1)
             times = samples.read_times[rays].gather(1, picked)
         if samples.turn is not None and samples.drift is not None:

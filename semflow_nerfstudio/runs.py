@@ -47,10 +47,14 @@ class Run:
     @property
     def frames(self) -> Cameras:
         """Cameras of the training frames of the scene that is shown."""
+        return self.frames_of(self.model.shown_scene)
+
+    def frames_of(self, scene: str) -> Cameras:
+        """Cameras of a scene's training frames."""
         dataset: Any = self.pipeline.datamanager.train_dataset
         if len(self.model.scenes) == 1:
             return dataset.cameras
-        first, last = dataset.frame_range(list(self.model.scenes).index(self.model.shown_scene))
+        first, last = dataset.frame_range(list(self.model.scenes).index(scene))
         return dataset.cameras[first:last]
 
     def views(self, scene: str | None = None) -> list[int]:

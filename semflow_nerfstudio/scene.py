@@ -71,7 +71,9 @@ class Scene(nn.Module):
         self.set_classes(num_classes)
 
     def set_classes(self, num_classes: int) -> None:
-        """Start the residuals anew, for that many classes."""
+        """Start the residuals anew, for that many classes; without classes there are none."""
+        for name in ("semantic_grid", "static_residual", "flow_residual"):
+            self._modules.pop(name, None)
         self.residual = self.config.residual and num_classes > 0
         if self.residual:
             width = self.config.static.trunk_dim

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from semflow_nerfstudio.whole_file import whole_file
 
 FILE = "selection.json"
 STATE_FILE = "selected_scene_state.json"
@@ -97,6 +98,5 @@ def _read_object(path: Path, remedy: str) -> dict:
 
 
 def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_bytes(content)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from semflow_nerfstudio.benchmarking.geometry import TrainingView
 from semflow_nerfstudio.cameras import PIXEL_CENTER, FrameCameras, pixel_centers
-from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.labels import ClassTable
 from semflow_nerfstudio.data.layout import read_scene_folder
 from semflow_nerfstudio.data.modalities import downscaled_size, read_flow, read_labels
@@ -153,10 +152,3 @@ def kept_labels(scene: Path) -> str:
     """All other frames of a scene's clip, as `--labelled-frames` takes them."""
     count = len(read_scene_folder(scene).images)
     return ",".join(str(k) for k in range(count) if k not in withheld_frames(count))
-
-
-def downscale_of(run: Run) -> float:
-    """The downscale factor of a run on the Semantic Dynamic Scene layout."""
-    parser = run.pipeline.datamanager.dataparser.config  # type: ignore[attr-defined]
-    assert isinstance(parser, DynamicSceneDataParserConfig)
-    return float(parser.downscale_factor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import subprocess
 from importlib import metadata
@@ -21,7 +22,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "commit": commit(),
+        "commit": package_commit(),
     }
     for package in ("numba", "triton"):
         try:
@@ -54,6 +55,12 @@ def commit(package: Path = PACKAGE) -> str:
         except metadata.PackageNotFoundError:
             return "unknown"
     return last + ("+" if _git(package, "status", "--porcelain", "--", ".") else "")
+
+
+@functools.cache
+def package_commit() -> str:
+    """The package's commit when the measurement began, whatever is committed meanwhile."""
+    return commit()
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import shutil
@@ -42,12 +41,6 @@ Report = Callable[[str, int, int, str], None]
 """(what is going on, done, total, note)."""
 
 
-@functools.cache
-def package_commit() -> str:
-    """The package's commit when the measurement began, whatever is edited meanwhile."""
-    return machine.commit()
-
-
 @dataclass
 class QualityRun:
     """One row on one scene with one seed."""
@@ -72,7 +65,9 @@ class QualityRun:
             "withheld": row.withheld,
             "make": None if row.make is None else asdict(row.make),
         }
-        return RunKey("quality", row.name, self.scene.name, self.seed, package_commit(), settings | row.overrides)
+        return RunKey(
+            "quality", row.name, self.scene.name, self.seed, machine.package_commit(), settings | row.overrides
+        )
 
     @property
     def title(self) -> str:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from nerfstudio.engine.trainer import TrainerConfig
 
-from semflow_nerfstudio.benchmarking.machine import commit, describe
+from semflow_nerfstudio.benchmarking.machine import describe, package_commit
 from semflow_nerfstudio.benchmarking.records import RunKey
 from semflow_nerfstudio.benchmarking.task_rows import Row
 from semflow_nerfstudio.benchmarking.task_scoring import score
@@ -85,7 +86,7 @@ class Plan:
             }
         if self.row.together:
             settings["together"] = [scene.name for scene in self.scenes]
-        return RunKey("tasks", self.row.name, self.scene.name, self.seed, commit() or "unknown", settings)
+        return RunKey("tasks", self.row.name, self.scene.name, self.seed, package_commit(), settings)
 
     @property
     def scenes(self) -> tuple[Path, ...]:
@@ -164,7 +165,7 @@ def _name_by_content(config: TrainerConfig, scenes: tuple[Path, ...]) -> None:
     """Give a training that several rows need the folder that no other scenes, length or code would have."""
     places = hashlib.sha256("\n".join(str(scene.resolve()) for scene in scenes).encode()).hexdigest()[:8]
     names = [scene.name for scene in scenes]
-    config.timestamp = "_".join([*names, places, f"{config.max_num_iterations}steps", commit()])
+    config.timestamp = "_".join([*names, places, f"{config.max_num_iterations}steps", package_commit()])
 
 
 def override(target: Any, name: str, value: Any) -> None:
@@ -201,10 +202,12 @@ def trained_once(config: TrainerConfig, on_step: OnStep | None = None) -> float:
     """
     folder = config.get_base_dir()
     done = folder / "done"
-    if not done.is_file():
-        shutil.rmtree(folder, ignore_errors=True)
-        _, seconds = train(config, on_step)
-        done.write_text(f"{seconds:.1f}\n", encoding="utf-8")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # another measurement may need the same
+        if not done.is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            _, seconds = train(config, on_step)
+            done.write_text(f"{seconds:.1f}\n", encoding="utf-8")
     return float(done.read_text(encoding="utf-8"))
 
 

@@ -30,7 +30,13 @@ compat.silence_upstream_warnings()
 def optimizers(fields: float = 3e-2) -> dict:
     """One Adam per parameter group; the groups start when they first get gradients. Rates fall until the last step,
     whatever `--max-num-iterations` says."""
-    rates = {"fields": fields, "flow": fields / 2, "proposals": fields, "semantics": fields / 4}
+    rates = {
+        "fields": fields,
+        "flow": fields / 2,
+        "proposals": fields,
+        "semantics": fields / 4,
+        "semantic_grid": fields,
+    }
     return {
         name: {
             "optimizer": FusedAdamConfig(lr=rate, eps=1e-15),

@@ -211,9 +211,11 @@ class SemFlowDataset(InputDataset):
 
     def depth_unit(self, scene: int) -> float:
         """Scene units per unit of a scene's depth files."""
-        own = None if self.scenes is None else self.scenes[scene].scale
-        scale = self._dataparser_outputs.dataparser_scale if own is None else own
-        return float(self.metadata.get("depth_unit_scale_factor", 1.0)) * float(scale)
+        own = None if self.scenes is None else self.scenes[scene]
+        scale = self._dataparser_outputs.dataparser_scale if own is None or own.scale is None else own.scale
+        stated = None if own is None else own.depth_unit
+        unit = self.metadata.get("depth_unit_scale_factor", 1.0) if stated is None else stated
+        return float(unit) * float(scale)
 
     def label_image(self, image_idx: int) -> UInt8[np.ndarray, "H W"]:
         """Class ids of a frame, 255 where unknown or not to be used."""

@@ -74,6 +74,13 @@ def load_image(path: Path) -> Image.Image:
         return image.copy()
 
 
+def rgb_pixels(image: Image.Image) -> np.ndarray:
+    """A decoded image as RGB (H, W, 3) uint8; of 16 bits a pixel, the higher eight."""
+    if image.mode.startswith("I"):
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+    return np.asarray(image.convert("RGB"))
+
+
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Arrays of a .npz by name, or the array of a .npy under the name "". Pickled objects are refused.
 

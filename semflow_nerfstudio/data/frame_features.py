@@ -27,6 +27,7 @@ from semflow_nerfstudio.data.pretrained_encoders import FrozenEncoder, default_w
 from semflow_nerfstudio.flow.feature_basis import FeatureBasis
 from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene_frames import SceneFrames
+from semflow_nerfstudio.whole_file import whole_file
 
 VERSION = 2
 """Raised whenever features of the same frames and arguments come out differently."""
@@ -260,12 +261,9 @@ def read_cache(file: Path, arguments: dict[str, Any], names: Sequence[str]) -> l
 
 def write_cache(file: Path, arguments: dict[str, Any], **tensors: Tensor) -> None:
     """Keep what was computed; a folder that cannot be written to is said and otherwise ignored."""
-    hidden = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
-        with hidden.open("wb") as stream:
+        with whole_file(file) as partial, partial.open("wb") as stream:
             np.savez(stream, arguments=json.dumps(arguments), **arrays)
-        os.replace(hidden, file)
     except OSError as error:
         say(f"Frame features are not kept in {file.parent} ({error.strerror}): set --frame-features.cache.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from PIL import Image
 from semflow_nerfstudio.data.files import load_image
 from semflow_nerfstudio.data.labels import ClassTable
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
+from semflow_nerfstudio.whole_file import whole_file
 
 HEADER = "# label:color_rgb:parts:actions"
 
@@ -52,15 +52,12 @@ def encode_labels(ids: UInt8[np.ndarray, "H W"], classes: ClassTable, mode: str)
 
 def save_image(path: Path, image: Image.Image) -> None:
     """Save a PNG such that it is never half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    image.save(partial, format="PNG")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        image.save(partial, format="PNG")
 
 
 def write_class_table(folder: Path, classes: ClassTable) -> None:
     """Write labelmap.txt and foreground_object.txt, which give every class the id that it has."""
-    folder.mkdir(parents=True, exist_ok=True)
     order = np.arange(len(classes)) if classes.file_ids is None else classes.file_ids
     ignored = iter(classes.ignore_colors)
     lines = [HEADER]
@@ -71,6 +68,5 @@ def write_class_table(folder: Path, classes: ClassTable) -> None:
             lines.append(f"{name}:{','.join(str(part) for part in color)}::")
     foreground = [name for name, flag in zip(classes.names, classes.foreground, strict=True) if flag]
     for name, text in (("labelmap.txt", lines), ("foreground_object.txt", foreground)):
-        partial = folder / f".{name}.partial"
-        partial.write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
-        os.replace(partial, folder / name)
+        with whole_file(folder / name) as partial:
+            partial.write_text("".join(f"{line}\n" for line in text), encoding="utf-8")

@@ -237,6 +237,11 @@ def _find_test_views(folder: Path, num_frames: int, size: tuple[int, int], with_
                     f"{path} is camera {camera + 1} at time {time + 1} (counted from 1), but there are {num_frames} "
                     "poses and times: remove it or add what is missing."
                 )
+            twin = next((view.image for view in views if (view.time, view.camera) == (time, camera)), None)
+            if twin is not None:
+                raise SceneDataError(
+                    f"{path} and {twin} are both of camera {camera + 1} at time {time + 1}: remove one."
+                )
             labels = label_folder / f"{path.stem}.png"
             views.append(TestView(path, labels if with_labels and labels.is_file() else None, camera, time))
     if views:

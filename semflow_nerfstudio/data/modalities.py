@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from semflow_nerfstudio.data.checks import SceneDataError
-from semflow_nerfstudio.data.files import MAX_PIXELS, load_arrays, load_image, read_image_size
+from semflow_nerfstudio.data.files import MAX_PIXELS, load_arrays, load_image, read_image_size, rgb_pixels
 from semflow_nerfstudio.data.labels import ClassTable, majority_resize
 from semflow_nerfstudio.data.resize import resize_area, resize_area_where, resize_half, resize_nearest
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
@@ -52,10 +52,7 @@ def read_image(path: Path, width: int, height: int) -> UInt8[np.ndarray, "height
     """RGB, or RGBA where the file has transparency, by area (transparent pixels do not bleed)."""
     image = load_image(path)
     transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-    if image.mode.startswith("I"):  # 16 bits a channel
-        pixels = np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
-    else:
-        pixels = np.asarray(image.convert("RGBA" if transparent else "RGB"))
+    pixels = np.asarray(image.convert("RGBA")) if transparent else rgb_pixels(image)
     if pixels.shape[:2] == (height, width):
         return pixels
     if transparent:
@@ -199,6 +196,8 @@ def decode_mask(path: Path) -> tuple[UInt8[np.ndarray, "H W"], int]:
     image = load_image(path)
     if image.mode.startswith("I"):
         raise SceneDataError(f"{path} has 16 or 32 bits a pixel: store masks as 8-bit black and white.")
+    if image.mode == "P":  # a palette's colours say nothing: 0 is outside, every other index (object) inside
+        return (np.asarray(image) > 0).astype(np.uint8), 1
     values = np.asarray(image.convert("L"))
     return values, 255 if values.max() > 1 else 1
 

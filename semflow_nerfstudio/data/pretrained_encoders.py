@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 from urllib.parse import urlparse
 
 import torch
@@ -16,7 +16,6 @@ from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.vision_transformer import VisionTransformer
 
 PretrainedName = Literal["resnet18", "resnet50", "r3d_18", "dinov2"]
-PRETRAINED: tuple[str, ...] = get_args(PretrainedName)
 DINOV2_FILE = "dinov2_vits14_pretrain.pth"
 """Default checkpoint; others of the family (vitb14, vitl14) by their path."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -37,6 +37,8 @@ class FrameRecord:
     """Relative inverse depth, of unknown scale and shift."""
     depth: Path | None = None
     """Camera z."""
+    mask: Path | None = None
+    """Which pixels count at all (nerfstudio's `mask_path`)."""
 
 
 @dataclass
@@ -68,5 +70,7 @@ class SceneRecord:
     """World to its unscaled scene frame; None: the data set's."""
     scale: float | None = None
     """Its scene units per world unit; None: the data set's."""
+    depth_unit: float | None = None
+    """World units per unit of its depth files; None: the data set's."""
     frame_range: tuple[int, int] = (0, 0)
     """First and one past the last index of its frames in the dataset."""

@@ -100,9 +100,12 @@ class SemFlowDataParser(Nerfstudio):
             near=near,
             far=far,
             bounded=file.near is not None,
+            depth_unit=file.depth_unit,
             frame_range=(0, len(position)),
         )
         metadata = dict(outputs.metadata)
+        if file.depth_unit is not None:
+            metadata["depth_unit_scale_factor"] = file.depth_unit
         if metadata.get("depth_filenames"):
             metadata["depth_filenames"] = [metadata["depth_filenames"][i] for i in order]
         if "points3D_xyz" in metadata:

@@ -23,6 +23,7 @@ from semflow_nerfstudio.data.labels import ClassTable, make_class_table, read_la
 from semflow_nerfstudio.data.records import FrameRecord
 
 RECORD_KEYS = {
+    "mask": "mask_path",
     "labels": "labels_path",
     "flow_forward": "flow_forward_path",
     "flow_backward": "flow_backward_path",
@@ -34,6 +35,10 @@ RECORD_KEYS = {
 INTRINSICS = ("fl_x", "fl_y", "cx", "cy", "w", "h")
 CAMERA_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE")
 """Camera models that the flow's projections know."""
+DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
+"""OpenCV's coefficients, in nerfstudio's order."""
+ORIENTATIONS = ("pca", "up", "vertical", "none")
+"""nerfstudio's names for how it turns a scene."""
 Entry = dict[str, Any]
 
 
@@ -67,6 +72,8 @@ class TransformsFile:
     near: float | None
     """Camera depths in the file's units."""
     far: float | None
+    depth_unit: float | None
+    """Units of the poses per unit of the depth files, if the file says so."""
 
 
 def read_transforms(data: Path, labels: bool = True) -> TransformsFile:
@@ -91,7 +98,8 @@ def read_transforms(data: Path, labels: bool = True) -> TransformsFile:
     duplicates = {name for name in file_names if file_names.count(name) > 1} if len(set(names)) < len(names) else set()
     if duplicates:
         raise SceneDataError(f"{path} lists the image {min(duplicates)} more than once: remove all but one entry.")
-    _check_camera_model(path, meta)
+    check_camera_model(path, meta)
+    _check_transform(path, meta)
     poses = _poses(path, entries, file_names)
     sizes = [_check_intrinsics(path, meta, entry, name) for entry, name in zip(entries, file_names, strict=True)]
     cameras = [_camera_name(path, entry, name) for entry, name in zip(entries, file_names, strict=True)]
@@ -126,13 +134,14 @@ def read_transforms(data: Path, labels: bool = True) -> TransformsFile:
         classes=_read_classes(path, meta) if labels else None,
         near=near,
         far=far,
+        depth_unit=_positive(path, meta, "depth_unit_scale_factor"),
     )
 
 
 def _parse(path: Path) -> Entry:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise SceneDataError(f"{path} is no valid JSON ({error}): correct that place.") from None
     if not isinstance(meta, dict):
         raise SceneDataError(f"{path} holds no JSON object: write one with a list `frames`.")
@@ -152,7 +161,41 @@ def _number(path: Path, value: Any, key: str, where: str) -> float:
     return float(value)
 
 
-def _check_camera_model(path: Path, meta: Entry) -> None:
+def _positive(path: Path, meta: Entry, key: str) -> float | None:
+    if meta.get(key) is None:
+        return None
+    value = _number(path, meta[key], key, "the scene")
+    if value <= 0:
+        raise SceneDataError(f"{path} has {key} {value:g}: write a positive number.")
+    return value
+
+
+def _check_transform(path: Path, meta: Entry) -> None:
+    """What nerfstudio's parser takes as it is."""
+    orientation = meta.get("orientation_override", "none")
+    if orientation not in ORIENTATIONS:
+        raise SceneDataError(
+            f"{path} has orientation_override {orientation!r}: write one of {', '.join(ORIENTATIONS)}, or none."
+        )
+    if "applied_scale" in meta:
+        _positive(path, meta, "applied_scale")
+    if "applied_transform" in meta:
+        try:
+            matrix = np.array(meta["applied_transform"], dtype=np.float64)
+        except (TypeError, ValueError):
+            matrix = np.zeros(0)
+        if matrix.shape != (3, 4) or not np.isfinite(matrix).all():
+            raise SceneDataError(
+                f"{path} has an applied_transform that is no 3x4 matrix of finite numbers: correct it."
+            )
+
+
+def check_camera_model(path: Path, meta: Entry) -> None:
+    """Refuse camera models that projections do not know.
+
+    Raises:
+        SceneDataError: naming those that they know.
+    """
     model = meta.get("camera_model", "OPENCV")
     if model not in CAMERA_MODELS:
         raise SceneDataError(
@@ -185,6 +228,9 @@ def _check_intrinsics(path: Path, meta: Entry, entry: Entry, name: str) -> tuple
         value = _number(path, source[key], key, f"frame {name}")
         if key not in ("cx", "cy") and value <= 0:
             raise SceneDataError(f"{path} has {key} {value:g} for frame {name}: write a positive number of pixels.")
+    for key in DISTORTION:
+        if key in meta or key in entry:
+            _number(path, (meta if key in meta else entry)[key], key, f"frame {name}")
     width, height = ((meta if key in meta else entry)[key] for key in ("w", "h"))
     return float(width), float(height)
 
@@ -249,6 +295,8 @@ def _check_split_lists(path: Path, meta: Entry, names: set[str]) -> None:
         missing = {"train_filenames", "val_filenames", "test_filenames"} - lists.keys()
         raise SceneDataError(f"{path} has {min(lists)} but no {min(missing)}: write all three lists or none.")
     for key, listed in lists.items():
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            raise SceneDataError(f"{path} has {listed!r} as {key}: write a list of file names.")
         for name in listed:
             if name not in names:
                 raise SceneDataError(f"{path} lists {name} in {key} but has no such frame: correct the name.")
@@ -270,6 +318,7 @@ def _read_classes(path: Path, meta: Entry) -> ClassTable | None:
         raise SceneDataError(f"{path} has both classes and class_table: keep one of them.")
     if table is not None:
         file = path.parent / table
+        require_file(file, f"the class table of {path.name}", "restore it or write `classes` into that file")
         return read_label_map(file, file.parent / "foreground_object.txt")
     if entries is None:
         return None

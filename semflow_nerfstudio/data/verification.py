@@ -77,6 +77,7 @@ def verify_frames(
             (record.motion_mask, size_of(decode_mask)),
             (record.disparity, size_of(decode_disparity)),
             (record.depth, size_of(decode_depth)),
+            (record.mask, size_of(decode_mask)),
         )
         for path, job in files:
             if path is not None and path not in done:

@@ -29,7 +29,7 @@ from semflow_nerfstudio.editing.targets import (
     needs_instances,
     resolve,
 )
-from semflow_nerfstudio.rendering.edited import EditedSamples
+from semflow_nerfstudio.rendering.edited import EditedSamples, turned
 from semflow_nerfstudio.rendering.samples import pick
 from semflow_nerfstudio.sampling.collider import NEAR_PLANE, box_interval
 from semflow_nerfstudio.sampling.proposal import ProposalSampling, Proposed
@@ -258,8 +258,8 @@ class Edits:
             return None
         center, turn = center_of(layer.target, self.objects, read_time, box), layer.turn.to(box)
         back = torch.linalg.inv(turn)
-        origins = center + (rays.origins - center - layer.shift.to(box)) @ back.T
-        directions = rays.directions @ (back.T * layer.scale)
+        origins = center + turned(rays.origins - center - layer.shift.to(box), back)
+        directions = turned(rays.directions, back * layer.scale)
         near, far = box_interval(origins, directions, box)
         near = near.clamp(min=NEAR_PLANE / layer.scale)
         if limits is not None:
@@ -302,7 +302,7 @@ class Edits:
         if next_box is None:
             return torch.zeros_like(box[0])
         way = center_of(target, self.objects, following, next_box) - center_of(target, self.objects, time, box)
-        return way - turn @ way
+        return way - turned(way, turn)
 
     def _read(
         self,

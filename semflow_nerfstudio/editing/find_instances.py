@@ -28,7 +28,7 @@ from semflow_nerfstudio.editing.scene_state import SceneState, check_known
 from semflow_nerfstudio.editing.shadows import Shadows
 from semflow_nerfstudio.editing.targets import MOVING_MARGIN, needs_instances
 from semflow_nerfstudio.editing.volumes import Solids, fill
-from semflow_nerfstudio.flow.trajectories import integrate
+from semflow_nerfstudio.flow.trajectories import Velocity, integrate
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.surface_points import SurfacePoints, bank_camera, surface_points
 
@@ -138,9 +138,18 @@ def fingerprint_of(model: SemanticFlowModel, scene: str) -> str:
     return digest.hexdigest()
 
 
+def velocity_anywhere(scene: Scene) -> Velocity:
+    """A scene's flow at points on any device."""
+
+    def velocity(points: Float[Tensor, "P 3"], times: Float[Tensor, "P 1"]) -> Float[Tensor, "P 3"]:
+        return scene.velocity(points.to(scene.device), times.to(scene.device)).to(points.device)
+
+    return velocity
+
+
 def with_flow(instances: Instances, scene: Scene) -> Instances:
     """The same instances, which follow the scene's flow between frames."""
-    instances.velocity, instances.tau = scene.velocity, float(scene.timeline.tau)
+    instances.velocity, instances.tau = velocity_anywhere(scene), float(scene.timeline.tau)
     return instances
 
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.editing.shadows import Shadows
 from semflow_nerfstudio.editing.targets import Kind
 from semflow_nerfstudio.flow.trajectories import Velocity
+from semflow_nerfstudio.whole_file import whole_file
 
 STEPS_PER_VOXEL = 4
 """Distances to the nearest instance are kept in this fraction of a voxel; up to 255 of them."""
@@ -257,14 +257,8 @@ class Instances:
                 arrays |= {f"{name}_{key}": np.asarray(value) for key, value in vars(grid).items()}
         if self.shadows is not None:
             arrays |= _arrays_of(self.shadows)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
     @staticmethod
     def load(path: Path) -> Instances:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from semflow_nerfstudio.editing.scene_state import (
     normalized,
     parse_target,
 )
+from semflow_nerfstudio.whole_file import whole_file
 
 FORMAT, VERSION = "semflow scene state", 1
 _KEYS = {"format", "version", *(entry.name for entry in fields(SceneState))}
@@ -74,13 +74,8 @@ def from_json(content: Any) -> SceneState:
 
 def save_scene_state(state: SceneState, path: Path) -> None:
     """Write a state; the file is never half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(path) as partial:
         partial.write_text(json.dumps(to_json(state), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_scene_state(path: Path) -> SceneState:

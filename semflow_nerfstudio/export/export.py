@@ -194,7 +194,8 @@ class _Job:
         if path.suffix == ".npy":
             write_array(path, depth.astype(np.float32))
         else:
-            steps = np.nan_to_num(depth / self.depth_unit()).round().clip(0, 65535)
+            steps = np.nan_to_num(depth / self.depth_unit()).round()
+            steps = np.where(steps > 65535, 0, steps.clip(0))  # farther than 16 bits reach: unknown
             write_image(path, steps.astype(np.uint16))
             write_json(path.parent / "depth.json", {"unit": self.depth_unit(), "unknown": 0})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,16 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from PIL import Image
 
+from semflow_nerfstudio.whole_file import whole_file
+
 FLO_MAGIC = 202021.25
 _PLY_TYPES = {"f4": "float", "f8": "double", "u1": "uchar", "u2": "ushort", "i4": "int", "i2": "short"}
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file; it appears when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(path) as partial:
         partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

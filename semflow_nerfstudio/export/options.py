@@ -22,7 +22,7 @@ class ExportOptions:
     camera_path: Path | None = None
     """Camera-path JSON in place of the training cameras."""
     scene: str | None = None
-    """Scene of the run; None: the first."""
+    """Scene of the run; None: the one that is shown."""
     units: Units = "world"
     """Coordinates of the data set, or scene units."""
     scale: float = 1.0

@@ -93,8 +93,7 @@ def export_views(
         if times is not None:
             views = [at_times(views[nearest_frame([v.time for v in views], t)], [t])[0] for t in times]
     else:
-        first = run.model.first_frame[scene]
-        views = from_cameras(run.frames[first : first + len(run.model.scene(scene).bank.frame_times)])
+        views = from_cameras(run.frames_of(scene))
         if times is not None:
             own = [v.time for v in views]
             views = [at_times(views[nearest_frame(own, t)], [t])[0] for t in times]

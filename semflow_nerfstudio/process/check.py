@@ -6,7 +6,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PureWindowsPath
 
@@ -16,13 +16,13 @@ import torch
 from semflow_nerfstudio.cameras import FrameCameras
 from semflow_nerfstudio.data.checks import SceneDataError, same_shape
 from semflow_nerfstudio.data.labels import ClassTable
-from semflow_nerfstudio.data.layout import read_scene_folder
+from semflow_nerfstudio.data.layout import TestView, read_scene_folder
 from semflow_nerfstudio.data.modalities import decode_labels, decode_mask, read_flow
 from semflow_nerfstudio.data.records import FrameRecord
-from semflow_nerfstudio.data.transforms_json import TransformsFile, read_transforms
+from semflow_nerfstudio.data.transforms_json import DISTORTION, TransformsFile, read_transforms
 from semflow_nerfstudio.data.verification import common_size, verify_frames
 from semflow_nerfstudio.process.pose_check import PoseCheck, check_poses
-from semflow_nerfstudio.process.poses.track import DISTORTION, scaled_intrinsics
+from semflow_nerfstudio.process.poses.track import scaled_intrinsics
 from semflow_nerfstudio.process.summary import Summary, pose_errors
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
@@ -42,6 +42,8 @@ class SceneContents:
     """Every frame and the same camera's next frame."""
     bounds: tuple[float, float] | None
     layout: str
+    views: list[TestView] = field(default_factory=list)
+    """Held-out views."""
 
 
 def check_scene(scene: Path, progress: Callable[[int, int], object] = lambda done, total: None) -> Summary:
@@ -75,6 +77,8 @@ def check_scene(scene: Path, progress: Callable[[int, int], object] = lambda don
         summary.details["near and far"] = "{:.4g} to {:.4g}".format(*found.bounds)
     try:
         verify_frames(found.images, records, found.classes, set())
+        held_out = [FrameRecord(labels=view.labels) for view in found.views]
+        verify_frames([view.image for view in found.views], held_out, found.classes, set())
         _count_labels(found, summary)
         _count_motion(found, summary)
         _check_poses(found, {pair: path for pair, path in flows.items() if path is not None}, summary, progress)
@@ -149,6 +153,7 @@ def _read_folder(scene: Path) -> SceneContents:
         successors=list(pairwise(range(len(folder.images)))),
         bounds=(folder.cameras.near, folder.cameras.far),
         layout="poses_bounds.npy",
+        views=folder.test_views,
     )
 
 

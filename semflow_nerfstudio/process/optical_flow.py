@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,16 +27,6 @@ RAFT_LEAST = 128
 """RAFT wants sides that are multiples of 8, and at least this long."""
 
 
-class FlowMethod(Protocol):
-    """Computes optical flow; used from several threads."""
-
-    def __call__(
-        self, image: UInt8[np.ndarray, "H W 3"], other: UInt8[np.ndarray, "H W 3"]
-    ) -> Float32[np.ndarray, "H W 2"]:
-        """Where every pixel of `image` is seen in `other`, minus where it is (u right, v down), in pixels."""
-        ...
-
-
 class DIS:
     """OpenCV's dense inverse search: no weights, good to a third of a pixel where there is texture."""
 
@@ -46,7 +36,10 @@ class DIS:
 
     def __call__(self, image: np.ndarray, other: np.ndarray) -> np.ndarray:
         if min(image.shape[:2]) < 32:
-            raise SceneDataError(f"images of {image.shape[1]}x{image.shape[0]} are too small for optical flow.")
+            raise SceneDataError(
+                f"images of {image.shape[1]}x{image.shape[0]} are too small for optical flow: take larger ones "
+                "(--size), of at least 32 pixels on the shorter side."
+            )
         grey, other_grey = (cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) for pixels in (image, other))
         return self._object().calc(grey, other_grey, None)
 

@@ -22,6 +22,8 @@ MOTION_SHARE, FIT_FACTOR = 0.25, 4.0
 """Poses are wrong, too, if the error is this share of the flow and this many times that of the best rigid motion."""
 STATIC_ERROR = 2.0
 """Matches within this many pixels of the best rigid motion (or three times its median) count as static."""
+LEAST_VALID = 0.4
+"""Flow that holds in a smaller share of the pixels says nothing about poses: what is left of it is often wrong, too."""
 MISTAKE_GAIN = 0.4
 """A known mistake is named if undoing it brings the error below this share."""
 
@@ -85,7 +87,8 @@ def check_poses(
     static: dict[tuple[int, int], tuple[Matches, float]] = {}
     for done, pair in enumerate(pairs):
         progress(done, len(pairs))
-        found = static_matches(*read_flow(*pair))
+        flow, valid = read_flow(*pair)
+        found = static_matches(flow, valid) if valid.mean() >= LEAST_VALID else None
         if found is not None:
             static[pair] = found
     progress(len(pairs), len(pairs))

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from PIL import ImageOps
 
 from semflow_nerfstudio.data.checks import SceneDataError
-from semflow_nerfstudio.data.files import MAX_PIXELS, load_image, read_image_size
+from semflow_nerfstudio.data.files import MAX_PIXELS, load_image, read_image_size, rgb_pixels
 from semflow_nerfstudio.process.steps import file_stamp
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -111,7 +111,7 @@ class ImageFolder:
         """The chosen images, turned as their EXIF data says."""
         for moment in chosen:
             image = load_image(self.files[moment.index])
-            yield moment, np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            yield moment, rgb_pixels(ImageOps.exif_transpose(image))
 
 
 class Video:

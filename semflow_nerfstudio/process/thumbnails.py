@@ -14,7 +14,7 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from semflow_nerfstudio.data.files import load_image
+from semflow_nerfstudio.data.files import load_image, rgb_pixels
 from semflow_nerfstudio.data.modalities import (
     decode_disparity,
     read_depth,
@@ -108,7 +108,7 @@ def thumbnail_size(width: int, height: int) -> tuple[int, int]:
 
 
 def _image(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-    return cv2.resize(np.asarray(load_image(path).convert("RGB")), size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(rgb_pixels(load_image(path)), size, interpolation=cv2.INTER_AREA)
 
 
 def _flow(flow: np.ndarray, valid: np.ndarray, limit: float) -> UInt8[np.ndarray, "H W 3"]:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from semflow_nerfstudio.data.transforms_json import DISTORTION
 from semflow_nerfstudio.process.frames import IMAGES, Frames
 from semflow_nerfstudio.process.labels.found import ImportedLabels
 from semflow_nerfstudio.process.optical_flow import Flows
-from semflow_nerfstudio.process.poses.track import DISTORTION, PoseTrack
+from semflow_nerfstudio.process.poses.track import PoseTrack
 
 INTRINSICS = ("fl_x", "fl_y", "cx", "cy")
 

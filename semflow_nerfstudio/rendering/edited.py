@@ -124,6 +124,11 @@ class EditedSamples(Samples):
         return alphas
 
 
+def turned(vectors: Float[Tensor, "*batch 3"], matrices: Float[Tensor, "*#batch 3 3"]) -> Float[Tensor, "*batch 3"]:
+    """Matrices times vectors; not as a matrix product, which autocast would compute in bfloat16: too coarse a place."""
+    return (matrices * vectors[..., None, :]).sum(-1)
+
+
 def tinted(rgb: Float[Tensor, "R S 3"], tint: Float[Tensor, "R S 4"]) -> Float[Tensor, "R S 3"]:
     """Colours mixed with a tint (RGB, strength); light and shade stay."""
     color, strength = tint[..., :3], tint[..., 3:]

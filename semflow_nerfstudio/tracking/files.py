@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from jaxtyping import Float
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.files import load_arrays
 from semflow_nerfstudio.tracking.points import Queries, Tracks
+from semflow_nerfstudio.whole_file import whole_file
 
 COLUMNS = ("frame or time", "x", "y")
 
@@ -149,6 +149,5 @@ def read_tracks(path: Path) -> Tracks:
 
 
 def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_bytes(content)

@@ -29,7 +29,9 @@ class ClassPrior(nn.Module):
     def update(self, labels: Int[Tensor, "R"]) -> None:
         """Count a batch's labels; `IGNORE_LABEL` says nothing."""
         labelled = labels != IGNORE_LABEL
-        self.counts.index_add_(0, torch.where(labelled, labels, 0).long(), labelled.to(self.counts))
+        batch = torch.zeros_like(self.counts)
+        batch.index_add_(0, torch.where(labelled, labels, 0).long(), labelled.to(self.counts))
+        self.counts += batch  # ones alone would be lost on a count of 2^24
 
     def forward(self, logits: Float[Tensor, "R C"], transmittance: Float[Tensor, "R"]) -> Float[Tensor, "R C"]:
         """Logits of rays, where the light that is left behind everything sees classes as often as they are labelled.

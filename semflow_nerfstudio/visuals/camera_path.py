@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.visuals.trajectories import RenderView
+from semflow_nerfstudio.whole_file import whole_file
 
 _DEFAULT_FPS = 24.0
 _REMEDY = "save it again from the viewer's Render tab"
@@ -128,13 +128,8 @@ def to_camera_path_json(views: Sequence[RenderView], path: str | Path, fps: floa
         "smoothness_value": 0.0,
         "camera_path": cameras,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(path) as partial:
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _number(value: Any) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from semflow_nerfstudio.visuals.video import VideoWriter, frame_files, frame_name
+from semflow_nerfstudio.whole_file import whole_file
 
 SETTINGS = "render.json"
 """File in a folder of PNGs that says what they show."""
@@ -65,9 +65,8 @@ def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool = False
         for frame in frames.values():
             frame.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, file)
+    with whole_file(file) as partial:
+        partial.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 def _difference(file: Path, settings: dict[str, Any]) -> str | None:

@@ -120,6 +120,11 @@ FOLDER_CASES = {
         "multiview_GT/00000002/cam01.jpg",
         "as an image",
     ),
+    "test view twice": (
+        lambda f: shutil.copy(f / "multiview_GT/00000002/cam01.jpg", f / "multiview_GT/00000002/cam1.jpg"),
+        "multiview_GT/00000002/cam1.jpg",
+        "remove one",
+    ),
 }
 
 OPTION_CASES = {
@@ -174,6 +179,26 @@ JSON_CASES = {
         "SegmentationClass_train/000.png",
         "states no colours",
     ),
+    "nested without end": (
+        lambda f: (f / "transforms.json").write_text("[" * 100_000),
+        "transforms.json",
+        "no valid JSON",
+    ),
+    "split that is no list": (
+        lambda f: [change(f"{name}_filenames", 3, None)(f) for name in ("train", "val", "test")],
+        "transforms.json",
+        "a list of file names",
+    ),
+    "distortion as text": (change("k1", "x", None), "transforms.json", "finite number"),
+    "distortion nan": (change("k2", math.nan, None), "transforms.json", "nan as k2"),
+    "class table that is a folder": (
+        lambda f: (change("classes", None, None)(f), change("class_table", "images", None)(f)),
+        "images",
+        "restore it",
+    ),
+    "4x4 applied transform": (change("applied_transform", np.eye(4).tolist(), None), "transforms.json", "3x4 matrix"),
+    "orientation": (change("orientation_override", "sideways", None), "transforms.json", "'sideways'"),
+    "depth unit": (change("depth_unit_scale_factor", 0, None), "transforms.json", "positive number"),
     "near without far": (change("near", 1.0, None), "transforms.json", "both camera depths"),
     "fisheye": (change("camera_model", "OPENCV_FISHEYE", None), "transforms.json", "undistort"),
     "mask on one frame": (change("mask_path", "motion_masks/002.png"), "transforms.json", "for all frames or for none"),

@@ -103,6 +103,13 @@ def test_masks_by_half(tmp_path, full):
     assert read_mask(tmp_path / "mask.png", 3, 1).dtype == np.uint8
 
 
+def test_masks_of_a_palette_are_inside_wherever_an_object_is(tmp_path):
+    mask = Image.fromarray(np.array([[0, 1, 2, 0]], np.uint8), mode="P")
+    mask.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    mask.save(tmp_path / "mask.png")
+    assert read_mask(tmp_path / "mask.png", 4, 1).tolist() == [[0, 1, 1, 0]]
+
+
 def test_disparity_by_area_or_nearest(tmp_path):
     disparity = np.array([[1.0, 3.0, np.nan, np.inf], [5.0, 7.0, np.nan, 2.0]], np.float32)
     np.save(tmp_path / "d.npy", disparity)

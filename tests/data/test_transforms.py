@@ -10,6 +10,7 @@ from PIL import Image
 from tiny_scenes import COLORS, FOCAL, HEIGHT, WIDTH, camera_to_world, edit_transforms, save_image, write_transforms
 
 from semflow_nerfstudio.data.checks import SceneDataError
+from semflow_nerfstudio.data.dataset import SemFlowDataset
 from semflow_nerfstudio.data.modalities import read_labels
 from semflow_nerfstudio.data.transforms import SemFlowDataParserConfig
 
@@ -41,6 +42,16 @@ def test_training_outputs(tmp_path):
     assert frames[1].motion_mask == folder / "motion_masks/001.png"
     assert frames[1].disparity == folder / "disp/001.npy" and frames[1].depth == folder / "depth/001.npy"
     assert frames[0].flow_backward is None and frames[3].flow_forward is None
+
+
+def test_the_file_may_state_the_unit_of_its_depth(tmp_path):
+    folder = write_transforms(tmp_path, TIMES)
+    assert parse(folder).metadata["scenes"][0].depth_unit is None
+    depth = [SemFlowDataset(parse(folder))[1]["depth"]]
+    folder = write_transforms(tmp_path, TIMES, depth_unit_scale_factor=0.02)
+    assert parse(folder).metadata["depth_unit_scale_factor"] == 0.02
+    depth.append(SemFlowDataset(parse(folder))[1]["depth"])
+    torch.testing.assert_close(depth[1], 20 * depth[0], equal_nan=True)  # the option's default is a thousandth
 
 
 def test_the_parser_knows_time():

@@ -22,6 +22,7 @@ from tiny_runs import (
     set_up,
     tiny_config,
     train,
+    without,
 )
 
 from semflow_nerfstudio.runs import Run, load_run
@@ -65,6 +66,19 @@ def test_checkpoints_of_before_labels_were_counted(tiny_run: TrainedRun, tmp_pat
     torch.save(content, file)
     shared = load_run(folder).model.shared
     assert shared is not None and not shared.class_prior.counts.any()
+
+
+def test_a_run_without_labels_loads_after_its_scene_got_some(scene: Path, tmp_path: Path) -> None:
+    names = ("SegmentationClass_train", "multiview_GT_semantic", "labelmap.txt")
+    unlabelled = without(scene, tmp_path / "scene", *names)
+    trainer = train(tiny_config(unlabelled, tmp_path / "runs", steps=2))
+    before = render(trainer, "train", 1)
+    for name in names:
+        source = scene / name
+        shutil.copytree(source, unlabelled / name) if source.is_dir() else shutil.copy(source, unlabelled / name)
+    run = load_run(trainer.base_dir)
+    assert model_of(run).class_names == () and model_of(run).shared is None
+    assert torch.equal(render(run, "train", 1)["rgb"], before["rgb"])
 
 
 def test_rendering_changes_nothing(loaded: Run) -> None:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from tiny_runs import FRAMES, HEIGHT, WIDTH, dataset_of, manager_config, model_of, parameters, tiny_config, train
 
+from semflow_nerfstudio import completion
 from semflow_nerfstudio.cli import main
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.labels import read_label_map
@@ -87,6 +88,20 @@ def test_scribbles_train(scene: Path, tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- semflow complete
+
+
+def test_labels_of_another_run_are_gone_before_new_ones_come(tmp_path: Path) -> None:
+    """Or a call that was interrupted and goes on without --overwrite would keep them."""
+    completion._claim(tmp_path, {"run": "one"}, overwrite=False)
+    image = tmp_path / "labels" / "000.png"
+    image.parent.mkdir()
+    image.touch()
+    with pytest.raises(ValueError, match="--overwrite"):
+        completion._claim(tmp_path, {"run": "other"}, overwrite=False)
+    completion._claim(tmp_path, {"run": "one"}, overwrite=True)
+    assert image.is_file()
+    completion._claim(tmp_path, {"run": "other"}, overwrite=True)
+    assert not image.exists()
 
 
 def semflow(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:

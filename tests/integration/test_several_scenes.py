@@ -38,12 +38,16 @@ from semflow_nerfstudio.data.labels import read_label_map
 from semflow_nerfstudio.data.modalities import decode_labels
 from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
 from semflow_nerfstudio.editing.scene_state import SceneState, hide
+from semflow_nerfstudio.export.export import export_run
+from semflow_nerfstudio.export.options import ExportOptions
 from semflow_nerfstudio.runs import Run, evaluate, load_run
 from semflow_nerfstudio.scene_outputs import SceneOutputs
 from semflow_nerfstudio.selection import read_selection, write_selection
 from semflow_nerfstudio.training.objective import present_modalities
 from semflow_nerfstudio.training.observed import observe
 from semflow_nerfstudio.viewer.panel import SemanticsPanel
+
+MERGED_SCENES = ("A", "B")
 
 
 def of(root: Path, *names: str) -> DynamicSceneDataParserConfig:
@@ -65,6 +69,19 @@ def run(run_of_two: TrainedRun) -> Run:
 def copy(run_of_two: TrainedRun, tmp_path: Path) -> Path:
     """The run, moved."""
     return Path(shutil.copytree(run_of_two.folder, tmp_path / "somewhere" / "else"))
+
+
+def test_any_scene_can_be_exported(run: Run, tmp_path: Path) -> None:
+    """Its own cameras, whichever scene is shown."""
+    dataset = dataset_of(run, "train")
+    for shown in ("A", "B"):
+        run.model.show_scene(shown)
+        for name in (*MERGED_SCENES, None):
+            out = tmp_path / f"{shown}_{name}"
+            export_run(run, out, ExportOptions(what=("cameras",), scene=name, units="scene"))
+            first, last = dataset.frame_range(MERGED_SCENES.index(name or shown))
+            poses = np.load(out / "cameras.npz")["camera_to_worlds"][:, :3]
+            np.testing.assert_allclose(poses, dataset.cameras.camera_to_worlds[first:last].numpy(), atol=1e-6)
 
 
 # ---------------------------------------------------------------- training

@@ -9,6 +9,7 @@ from clips import FRAMES, HEIGHT, WIDTH, poses, write_llff
 from PIL import Image
 
 from semflow_nerfstudio.cli.check import Check
+from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
 from semflow_nerfstudio.process.check import check_scene
 
 
@@ -51,6 +52,28 @@ def test_errors_end_with_exit_code_1(copy, capsys):
     with pytest.raises(SystemExit) as stop:
         Check(copy).main()
     assert stop.value.code == 1 and "no rotation" in capsys.readouterr().out
+
+
+def test_held_out_views_are_looked_at(tmp_path):
+    folder = make_scene(tmp_path / "Yard", SceneOptions(frames=4, size="64x36", rig_cameras=4))
+    assert not check_scene(folder).errors
+    view = next((folder / "multiview_GT/00000002").glob("*"))
+    view.write_bytes(view.read_bytes()[:300])
+    (error,) = check_scene(folder).errors
+    assert str(view) in error and "as an image" in error
+
+
+def test_masks_of_nerfstudio_are_looked_at(copy):
+    def name_masks(meta):
+        for entry in meta["frames"]:
+            entry["mask_path"] = "mask.png"
+
+    edit(copy, name_masks)
+    Image.fromarray(np.full((HEIGHT, WIDTH), 255, np.uint8)).save(copy / "mask.png")
+    assert not check_scene(copy).errors
+    (copy / "mask.png").write_bytes((copy / "mask.png").read_bytes()[:60])
+    (error,) = check_scene(copy).errors
+    assert "mask.png" in error
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "images/../../x.png", "C:\\x.png", "..\\x.png"])

@@ -79,6 +79,17 @@ def test_exif_orientation_is_applied(tmp_path):
     assert unlike(shown, np.rot90(draw(1)[0], -1)) < 4 < 20 < unlike(shown, np.rot90(draw(1)[0], 1))
 
 
+def test_sixteen_bits_a_pixel_keep_their_greys(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for k in range(3):
+        grey = draw(k)[0].mean(-1).astype(np.uint16)
+        Image.fromarray(grey * 257).save(folder / f"{k}.png")
+    take(folder, tmp_path / "scene")
+    shown = np.asarray(Image.open(tmp_path / "scene/images/2.png"))
+    assert np.abs(shown.astype(int) - grey[..., None]).max() <= 1 and len(np.unique(shown)) > 50
+
+
 def test_blurred_and_duplicate_frames_are_left_out_and_named(tmp_path):
     folder = write_folder(tmp_path / "images", 8)
     for k, change in {3: lambda p: cv2.GaussianBlur(p, (0, 0), 4), 6: lambda p: draw(5)[0]}.items():

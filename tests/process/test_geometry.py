@@ -127,6 +127,19 @@ def test_right_poses_pass_and_usual_mistakes_are_named(flows):
     assert not told.wrong and [(e.frame, e.other) for e in told.bad] == [(2, 3)]
 
 
+def test_flow_that_holds_in_few_places_does_not_judge_poses(flows):
+    pairs, right = [(k, k + 1) for k in range(COUNT - 1)], poses(COUNT)
+    few = {}
+    for pair, (flow, valid) in flows.items():
+        kept = valid & (np.arange(valid.shape[1]) < 0.3 * valid.shape[1])
+        few[pair] = (flow + 20 * np.random.default_rng(0).normal(size=2).astype(np.float32), kept)
+    assert not check_poses(cameras(right), pairs, lambda a, b: few[a, b]).errors
+    one = {**flows, (1, 2): few[1, 2]}
+    assert [error.frame for error in check_poses(cameras(right), pairs, lambda a, b: one[a, b]).errors] == [
+        k for k in range(COUNT - 1) if k != 1
+    ]
+
+
 def test_poses_are_not_blamed_for_flow_that_errs(flows):
     """Where no rigid motion explains the flow well, right poses do not, either; wrong ones are told all the same."""
     pairs, right = [(k, k + 1) for k in range(COUNT - 1)], poses(COUNT)

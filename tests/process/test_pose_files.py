@@ -65,6 +65,28 @@ def written(kind, folder, matrices):
     return write_colmap(folder / "model", matrices)
 
 
+def test_fisheye_cameras_are_refused(tmp_path):
+    path = write_transforms(tmp_path / "transforms.json", poses(), NAMES)
+    content = json.loads(path.read_text()) | {"camera_model": "OPENCV_FISHEYE", "k1": 0.1}
+    path.write_text(json.dumps(content))
+    with pytest.raises(SceneDataError, match=r"transforms\.json has camera_model 'OPENCV_FISHEYE'.*undistort"):
+        file_poses(path, frames(), None)
+
+
+def test_what_is_stated_for_all_frames_wins(tmp_path):
+    path = write_transforms(tmp_path / "transforms.json", poses(), NAMES)
+    content = json.loads(path.read_text())
+    content["frames"] = [entry | {"fl_x": 3 * FOCAL} for entry in content["frames"]]
+    path.write_text(json.dumps(content | {"fl_x": FOCAL}))
+    assert np.allclose(file_poses(path, frames(), None).intrinsics[:, 0], FOCAL)
+
+
+def test_names_that_agree_without_their_folders_do_not_choose_poses(tmp_path):
+    names = [f"cam{k % 2}/shot_{k // 2:02d}.png" for k in range(FRAMES)]
+    path = write_transforms(tmp_path / "transforms.json", poses(), names)
+    assert np.allclose(file_poses(path, frames(), None).poses, poses(), atol=1e-6)
+
+
 KINDS = ("transforms", "llff", "matrices", "tum", "colmap")
 
 

@@ -19,6 +19,13 @@ def test_counts_leave_unlabelled_pixels_out() -> None:
     assert module.counts.tolist() == [0, 1, 3]
 
 
+def test_counts_go_on_beyond_what_single_ones_can_be_added_to() -> None:
+    module = prior(1)
+    module.counts[1] = 2.0**24
+    module.update(torch.ones(4096, dtype=torch.long))
+    assert module.counts[1] == 2.0**24 + 4096
+
+
 def test_a_class_without_labels_is_never_the_answer() -> None:
     logits = torch.tensor([[5.0, 1.0, 0.0], [0.0, -3.0, -2.0]])
     seen = prior(1, 2, 2)(logits, torch.zeros(2))

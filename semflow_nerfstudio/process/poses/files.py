@@ -17,9 +17,10 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from semflow_nerfstudio.data.checks import SceneDataError, check_poses, same_shape
 from semflow_nerfstudio.data.files import load_arrays
+from semflow_nerfstudio.data.transforms_json import DISTORTION, check_camera_model
 from semflow_nerfstudio.process.frames import Frames
 from semflow_nerfstudio.process.poses.colmap_model import MODEL_FILES, read_model
-from semflow_nerfstudio.process.poses.track import DISTORTION, FLIP, PoseTrack, scaled_intrinsics
+from semflow_nerfstudio.process.poses.track import FLIP, PoseTrack, scaled_intrinsics
 
 KNOWN_FILES = ("transforms.json", "poses_bounds.npy", "precomputed.json", "sparse/0", "0")
 MAX_BYTES = 200_000_000
@@ -86,7 +87,8 @@ def rows_of_frames(path: Path, frames: Frames, count: int, names: Sequence[str] 
     By file name where the file's names are those of the images, else by place in the video or folder, else, where
     there are as many poses as frames were taken, by order.
     """
-    by_name = {stem(name): row for row, name in enumerate(names)}
+    stems = [stem(name) for name in names]
+    by_name = {} if len(set(stems)) < len(stems) else {name: row for row, name in enumerate(stems)}
     rows = [by_name.get(stem(frame.name), -1) for frame in frames.frames]
     if by_name and sum(row >= 0 for row in rows) >= len(rows) / 2:
         return rows
@@ -147,10 +149,12 @@ def _transforms(path: Path, content: Mapping[str, Any], frames: Frames) -> PoseT
     entries = content["frames"]
     if not entries or not all(isinstance(entry, dict) for entry in entries):
         raise SceneDataError(f"{path} has frames that are no objects: export it again.")
+    for entry in entries:
+        check_camera_model(path, {**entry, **content})
     names = [str(entry.get("file_path", "")) for entry in entries]
     poses, intrinsics, sizes, distortion = [], [], [], []
     for entry, name in zip(entries, names, strict=True):
-        both = {**content, **entry}
+        both = {**entry, **content}  # what is stated for all frames wins, as nerfstudio has it
         poses.append(_matrix(path, entry.get("transform_matrix"), (4, 4), name)[:3])
         size = [
             _number(path, both, key, name, default)
@@ -228,7 +232,10 @@ def _tum(path: Path, frames: Frames, focal: float | None) -> PoseTrack:
         raise SceneDataError(f"{path} states no focal length: give it in pixels of the video with --focal.")
     norms = np.linalg.norm(table[:, 4:], axis=1)
     if (np.abs(norms - 1) > 0.05).any() or (np.diff(table[:, 0]) <= 0).any():
-        raise SceneDataError(f"{path} has times that do not rise or quaternions that are not of length 1.")
+        raise SceneDataError(
+            f"{path} has times that do not rise or quaternions that are not of length 1: sort its lines by time, and "
+            "export the quaternions as x y z w."
+        )
     rotations, times = Rotation.from_quat(table[:, 4:]), table[:, 0]
     wanted = np.array([frame.time for frame in frames.frames])
     gap = float(np.median(np.diff(times))) if len(times) > 1 else 0.0

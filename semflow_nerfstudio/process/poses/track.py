@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float
 
 from semflow_nerfstudio.cameras import FrameCameras
 
-DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 FLIP = np.diag([1.0, -1.0, -1.0])
 """Turns OpenCV's camera axes (x right, y down, z forwards) into OpenGL's and back."""
 
