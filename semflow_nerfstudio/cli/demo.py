@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,13 +28,19 @@ SUMMARY = (
     "device",
     "seed",
 )
-"""What the summary holds first; the rest of the scores follows."""
+"""What the summary holds first, as far as there are labels; the rest of the scores follows."""
+LONGEST = 240
+"""Longer side in pixels that images of one's own are brought to, so that a laptop can train on them in minutes."""
 
 
 @dataclass
 class Demo:
-    """Make the built-in scene, train on it, evaluate held-out views and render a semantic video."""
+    """Make the built-in scene (or take one of your own), train on it, evaluate held-out views and render a video."""
 
+    data: Path | None = None
+    """A scene of your own in either layout, such as `semflow process` makes, in place of the built-in one."""
+    downscale_factor: int | None = None
+    """Size of its images is divided by this; by default as often as it takes for a longer side of at most 240."""
     out: Path = Path("outputs/demo")
     """Where everything goes."""
     size: str = "160x90"
@@ -58,7 +65,7 @@ class Demo:
             raise ValueError("--steps, --views and --video-frames must be at least 1.")
         self.out.mkdir(parents=True, exist_ok=True)
         with compiling():
-            scene = self.make_scene()
+            scene = self.make_scene() if self.data is None else self.data
         run, seconds, rays = self.train(scene)
         total = len(run.pipeline.datamanager.eval_dataset)  # type: ignore[arg-type]
         with progress("Evaluating held-out views") as update:
@@ -69,10 +76,12 @@ class Demo:
             "device": str(run.model.device),
             "seed": self.seed,
         }
-        summary = finite({name: scores.pop(name) for name in SUMMARY} | scores)
+        summary = finite({name: scores.pop(name) for name in SUMMARY if name in scores} | scores)
         write_json(self.out / "summary.json", summary)
         self.render(run)
-        print_scores({name: summary[name] for name in SUMMARY}, f"{self.views} held-out views of the built-in scene")
+        where = "the built-in scene" if self.data is None else str(self.data)
+        shown = {name: summary[name] for name in SUMMARY if name in summary}
+        print_scores(shown, f"{min(self.views, total)} held-out views of {where}")
         for made in ("summary.json", "overview.png", "semantics.mp4"):
             print(self.out / made)
         print(f"browse it: ns-viewer --load-config {run.config.get_base_dir() / 'config.yml'}")
@@ -99,13 +108,12 @@ class Demo:
         from semflow_nerfstudio.cli.report import progress
         from semflow_nerfstudio.configs.methods import lite
         from semflow_nerfstudio.data.datamanager import SemFlowDataManagerConfig
-        from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
         from semflow_nerfstudio.runs import train
 
         config = lite(self.steps)
         manager = config.pipeline.datamanager
         assert isinstance(manager, SemFlowDataManagerConfig)
-        manager.dataparser = DynamicSceneDataParserConfig(data=scene)
+        manager.dataparser = self.parser(scene)
         manager.data = scene
         config.output_dir, config.experiment_name = self.out / "runs", "demo"
         config.machine.seed = self.seed
@@ -114,6 +122,25 @@ class Demo:
             run, seconds = train(config, lambda step, psnr: update(step + 1, self.steps, f"psnr {psnr:.1f}"))
         return run, seconds, rays
 
+    def parser(self, scene: Path) -> Any:
+        """What reads a scene, at the size that was asked for."""
+        from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
+        from semflow_nerfstudio.data.layout import read_scene_folder
+        from semflow_nerfstudio.data.transforms import SemFlowDataParserConfig
+        from semflow_nerfstudio.data.transforms_json import read_transforms
+
+        if self.data is None:
+            return DynamicSceneDataParserConfig(data=scene)
+        has_transforms = scene.suffix == ".json" or (scene / "transforms.json").is_file()
+        if has_transforms:
+            longer = max(max(frame.size) for frame in read_transforms(scene).frames)
+        else:
+            longer = max(read_scene_folder(scene).size)
+        factor = self.downscale_factor or max(1, math.ceil(longer / LONGEST))
+        if has_transforms:
+            return SemFlowDataParserConfig(data=scene, downscale_factor=factor)
+        return DynamicSceneDataParserConfig(data=scene, downscale_factor=factor)
+
     def render(self, run: Any) -> None:
         """Write overview.png and semantics.mp4."""
         from PIL import Image
@@ -121,11 +148,12 @@ class Demo:
         from semflow_nerfstudio.cli.report import progress
         from semflow_nerfstudio.visuals.overview import overview
         from semflow_nerfstudio.visuals.paths import focus_depth, named_path
-        from semflow_nerfstudio.visuals.render_video import render_video
+        from semflow_nerfstudio.visuals.render_video import Look, render_video
         from semflow_nerfstudio.visuals.trajectories import to_cameras
 
         Image.fromarray(np.asarray(overview(run, rows=3))).save(self.out / "overview.png")
-        middle, half = self.frames // 2, max(1, self.video_frames // 2)
+        middle, half = len(run.frames) // 2, max(1, self.video_frames // 2)
+        look = Look() if run.model.class_names else Look(outputs=("rgb", "flow"))
 
         def focus(view: Any) -> float:
             outputs = run.render(to_cameras([view]))
@@ -134,7 +162,7 @@ class Demo:
         still = named_path("fixed", run.frames, half, middle, focus, (0.0, 1.0))
         moving = named_path("orbit", run.frames, half, middle, focus, (0.0, 1.0))
         with progress("Rendering the video") as update:
-            render_video(run, [*still, *moving], self.out / "semantics.mp4", progress=update)
+            render_video(run, [*still, *moving], self.out / "semantics.mp4", look, progress=update)
 
 
 @contextmanager

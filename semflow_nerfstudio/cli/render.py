@@ -52,8 +52,8 @@ class Render:
     """Time in [0, 1] that stands still; by default time runs from the first frame to the last."""
     num_frames: int = 60
     """Frames of the video."""
-    fps: float = 12.0
-    """Frames per second."""
+    fps: float | None = None
+    """Frames per second; by default a camera path file's own, else 12."""
     scale: float = 1.0
     """Size of a panel relative to the training frames."""
     legend: bool = True
@@ -80,7 +80,8 @@ class Render:
             raise ValueError(f"--scale is {self.scale}: use a number above 0, such as 0.5.")
         given = SceneState() if self.scene_state is None else load_scene_state(self.scene_state)
         isolate(given, self.only)  # says now, before the run is loaded, if these are no targets
-        crop = None if self.camera_path is None else from_camera_path_json(self.camera_path).crop
+        path = None if self.camera_path is None else from_camera_path_json(self.camera_path)
+        crop, own_fps = (None, 12.0) if path is None else (path.crop, path.fps)
         run = load_run(self.run)
         if None not in (self.scene, given.scene) and self.scene != given.scene:
             raise ValueError(
@@ -110,7 +111,9 @@ class Render:
         views = named_path(camera, run.frames, self.num_frames, self.frame, focus, time, self.camera_path)
         views = [v.scaled_to(*(max(1, round(side * self.scale)) for side in (v.width, v.height))) for v in views]
         with progress("Rendering") as update:
-            render_video(run, views, self.out, look, self.fps, crop, self.overwrite, update)
+            render_video(
+                run, views, self.out, look, own_fps if self.fps is None else self.fps, crop, self.overwrite, update
+            )
         print(self.out)
 
     def look(self) -> Any:

@@ -30,21 +30,39 @@ def make_semantics(classes: ClassTable, records: Sequence[FrameRecord]) -> Seman
     )
 
 
+OFF = {
+    "labels": "semantics",
+    "optical flow": "the losses of optical flow",
+    "motion masks": "given motion masks (they are derived where there is flow)",
+    "disparity or depth": "the losses of depth",
+}
+"""What training goes without where a scene has none of something."""
+
+
 def report_modalities(scene: str, records: Sequence[FrameRecord], flows: int) -> None:
-    """Say which files training frames lack; `flows` is how many forward and backward flows there could be."""
+    """Say which files training frames lack, and what that switches off.
+
+    Args:
+        scene: Its name, for people.
+        records: Of its training frames.
+        flows: How many forward and backward flows there could be.
+    """
     have = Counter(
         name for record in records for name, value in vars(record).items() if name != "scene" and value is not None
     )
+    geometry = sum(record.disparity is not None or record.depth is not None for record in records)
     counts = {
         "labels": (have["labels"], len(records)),
         "optical flow": (have["flow_forward"] + have["flow_backward"], flows),
         "motion masks": (have["motion_mask"], len(records)),
-        "disparity or depth": (have["disparity"] + have["depth"], len(records)),
+        "disparity or depth": (geometry, len(records)),
     }
     lacking = [
         f"no {name}" if count == 0 else f"{name} on {count} of {total}"
         for name, (count, total) in counts.items()
         if count < total
     ]
+    off = [OFF[name] for name, (count, _) in counts.items() if count == 0]
     if lacking:
-        say(f"{scene} has {', '.join(lacking)} for its training frames.")
+        said = f"{scene} has {', '.join(lacking)} for its training frames"
+        say(f"{said}; off: {', '.join(off)}." if off else f"{said}; the rest is learned without them.")

@@ -93,6 +93,19 @@ def test_demo_uses_the_scene_again_and_says_where_everything_is(
     assert "ns-viewer --load-config" in printed
 
 
+def test_demo_of_a_scene_of_ones_own_without_labels(demo: Path, tmp_path: Path) -> None:
+    scene, out = tmp_path / "mine", tmp_path / "out"
+    shutil.copytree(demo / "scene", scene)
+    for name in ("SegmentationClass_train", "multiview_GT_semantic"):
+        shutil.rmtree(scene / name)
+    semflow(f"demo --data {scene} --downscale-factor 2 --steps 2 --views 3 --video-frames 2 --out", out)
+    summary = json.loads((out / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert summary["psnr"] > 0 and summary.get("miou") is None and not (out / "scene").exists()
+    assert video_frames(out / "semantics.mp4")[0].shape[1] < WIDTH * 2  # two panels at half size
+    with Image.open(out / "overview.png") as image:
+        assert image.width > 4 * (WIDTH // 2)
+
+
 # ---------------------------------------------------------------- eval
 
 
