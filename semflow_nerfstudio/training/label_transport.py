@@ -149,28 +149,38 @@ def transport_labels(
         (255 where none says anything); where they disagree, only the difference of their confidences is left.
     """
     here = timeline.index(times).round().long()
-    source_index = timeline.index(sources.times).round().long()
-    labelled = source_index.unique()
+    labelled, frames_at = frames_by_time(timeline.index(sources.times).round().long())
     labels, confidence = torch.full_like(here, IGNORE_LABEL), torch.zeros_like(points[:, 0])
     for side in (0, -1, 1):
         slot = torch.searchsorted(labelled, here, right=side > 0) - (1 if side < 0 else 0)
         exists = (slot >= 0) & (slot < len(labelled))
         if side == 0:
             exists &= labelled[slot.clamp(max=len(labelled) - 1)] == here
-        there = torch.where(exists, labelled[slot.clamp(0, len(labelled) - 1)], here)
+        slot = slot.clamp(0, len(labelled) - 1)
+        there = torch.where(exists, labelled[slot], here)
         distance = (there - here).abs()
         exists &= distance <= config.reach
         there = torch.where(exists, there, here)
         moved = chain(velocity, timeline, points, here, there)
         back = chain(velocity, timeline, moved, there, here)
         best = torch.full_like(here, IGNORE_LABEL), torch.zeros_like(points[:, 0])
-        for row in range(len(source_index)):
-            label, weight = read_label(sources, row, moved, (back - points).norm(dim=-1), config)
-            weight = torch.where(exists & (source_index[row] == there), weight * config.decay**distance, 0.0)
+        for rows in frames_at[:, slot]:
+            label, weight = read_label(sources, rows.clamp(min=0), moved, (back - points).norm(dim=-1), config)
+            weight = torch.where(exists & (rows >= 0), weight * config.decay**distance, 0.0)
             surer = weight > best[1]
             best = torch.where(surer, label, best[0]), torch.where(surer, weight, best[1])
         labels, confidence = combine((labels, confidence), best)
     return labels.to(torch.uint8), confidence
+
+
+def frames_by_time(index: Int[Tensor, "L"]) -> tuple[Int[Tensor, "T"], Int[Tensor, "V T"]]:
+    """The distinct ones of the labelled frames' times, sorted, and the frames of each, padded with -1."""
+    labelled, slot, count = index.unique(return_inverse=True, return_counts=True)
+    order = slot.argsort(stable=True)
+    place = torch.arange(len(index), device=index.device) - (count.cumsum(0) - count)[slot[order]]
+    frames = torch.full((int(count.max()), len(labelled)), -1, device=index.device)
+    frames[place, slot[order]] = order
+    return labelled, frames
 
 
 def combine(
@@ -204,24 +214,24 @@ def chain(
 
 def read_label(
     sources: LabelSources,
-    row: int,
+    rows: Int[Tensor, "Q"],
     points: Float[Tensor, "Q 3"],
     cycle_error: Float[Tensor, "Q"],
     config: LabelTransportConfig,
 ) -> tuple[Int[Tensor, "Q"], Float[Tensor, "Q"]]:
-    """What a labelled frame shows of points at its time, and how far to believe that it is the points that it shows."""
+    """What labelled frames, one for each point, show of points at their time, and how far to believe that it is the
+    points that they show."""
     cameras = sources.cameras
-    frame = torch.full_like(points[:, 0], row, dtype=torch.long)
-    pixels, depth = cameras.project(points, frame)
+    pixels, depth = cameras.project(points, rows)
     seen = cameras.visible(pixels, depth)
     column = pixels[:, 0].nan_to_num().long().clamp(0, cameras.width - 1)
     line = pixels[:, 1].nan_to_num().long().clamp(0, cameras.height - 1)
-    label = sources.labels[row, line, column].long()
+    label = sources.labels[rows, line, column].long()
     seen = seen & (label != IGNORE_LABEL)
     if sources.moving is not None:
-        seen = seen & sources.moving[row, line, column]
+        seen = seen & sources.moving[rows, line, column]
     if sources.inverse_depth is not None:
-        ratio = sources.inverse_depth[row, line, column] * depth
+        ratio = sources.inverse_depth[rows, line, column] * depth
         seen = seen & ~((ratio - 1).abs() > config.depth_tolerance)  # an unknown depth contradicts nothing
-    pixel_error = cycle_error * cameras.intrinsics[row, 0] / depth.clamp(min=1e-6) * REFERENCE_WIDTH / cameras.width
+    pixel_error = cycle_error * cameras.intrinsics[rows, 0] / depth.clamp(min=1e-6) * REFERENCE_WIDTH / cameras.width
     return label, seen * torch.exp(-((pixel_error / config.cycle_scale) ** 2))

@@ -13,6 +13,7 @@ from semflow_nerfstudio.training.label_transport import (
     LabelSources,
     LabelTransportConfig,
     chain,
+    frames_by_time,
     read_label,
     transport_labels,
     with_transported_labels,
@@ -21,6 +22,7 @@ from semflow_nerfstudio.training.observed import Observed
 
 TIMES = torch.tensor([0.0, 0.2, 0.6, 1.0])
 CONFIG = LabelTransportConfig(decay=0.9, reach=3)
+FIRST = torch.zeros(1, dtype=torch.long)
 
 
 def steady(points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
@@ -82,6 +84,22 @@ def test_another_camera_of_the_same_time_is_asked_first() -> None:
     assert labels.item() == 0 and sure.item() == pytest.approx(1.0)
 
 
+def test_the_frames_of_every_labelled_time() -> None:
+    labelled, frames = frames_by_time(torch.tensor([4, 1, 4, 0, 4]))
+    assert labelled.tolist() == [0, 1, 4]
+    assert frames.tolist() == [[3, 1, 0], [-1, -1, 2], [-1, -1, 4]]
+
+
+def test_the_surest_of_several_cameras_of_a_time_answers() -> None:
+    """The second and third of them see the point, and the third at a depth that it cannot have."""
+    seen, point = sources(0, 0, 0), torch.tensor([[-0.4, 0.0, 0.0]])
+    seen.labels[0], seen.labels[1], seen.labels[2] = IGNORE_LABEL, 1, 2
+    seen.inverse_depth = torch.full((3, HEIGHT, WIDTH), math.nan)
+    seen.inverse_depth[2] = 1e-3
+    labels, sure = transport_labels(steady, Timeline(TIMES), seen, point, torch.zeros(1), CONFIG)
+    assert labels.item() == 1 and sure.item() > 0.9
+
+
 def test_out_of_reach_out_of_view_and_unlabelled() -> None:
     timeline, time = Timeline(TIMES), torch.zeros(1)
     point = torch.tensor([[-0.4, 0.0, 0.0]])
@@ -101,15 +119,15 @@ def test_what_a_pixel_cannot_show() -> None:
     depth = seen.cameras.project(point, torch.zeros(1, dtype=torch.long))[1].item()
     for inverse, expected in ((1 / depth, 1.0), (1 / (1.5 * depth), 0.0), (math.nan, 1.0)):
         seen.inverse_depth = torch.full((1, HEIGHT, WIDTH), inverse)
-        assert read_label(seen, 0, point, error, CONFIG)[1].item() == expected
+        assert read_label(seen, FIRST, point, error, CONFIG)[1].item() == expected
     seen.moving = torch.zeros(1, HEIGHT, WIDTH, dtype=torch.bool)
-    assert read_label(seen, 0, point, error, CONFIG)[1].item() == 0
+    assert read_label(seen, FIRST, point, error, CONFIG)[1].item() == 0
 
 
 def test_flow_that_does_not_return_is_not_believed() -> None:
     """The way back is taken with the flow there: one that only drifts off loses confidence with the distance."""
     seen, point = sources(0), torch.zeros(1, 3)
-    sure = [read_label(seen, 0, point, torch.tensor([e]), CONFIG)[1].item() for e in (0.0, 0.01, 0.05, 0.5)]
+    sure = [read_label(seen, FIRST, point, torch.tensor([e]), CONFIG)[1].item() for e in (0.0, 0.01, 0.05, 0.5)]
     assert sure[0] == 1 and sure[0] > sure[1] > sure[2] > sure[3] and sure[3] < 1e-3
 
 
