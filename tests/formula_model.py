@@ -152,6 +152,7 @@ def formula_run(folder: Any) -> Any:
     return SimpleNamespace(
         model=model,
         frames=to_cameras(views),
+        frames_of=lambda scene: to_cameras(views),
         config=SimpleNamespace(get_base_dir=lambda: folder),
         pipeline=SimpleNamespace(eval=model.eval, datamanager=SimpleNamespace(train_dataset=dataset)),
     )

@@ -82,7 +82,7 @@ def test_every_parameter_is_in_one_group_with_an_optimizer(scene: Path, tmp_path
     assert len(grouped) == len(set(grouped)), "a parameter is in two groups"
     assert set(grouped) == set(trainable), {name for key, name in trainable.items() if key not in grouped}
     assert set(groups) == set(trainer.optimizers.optimizers) <= set(trainer.config.optimizers)
-    assert set(groups) == {"fields", "flow", "proposals", "semantics"}
+    assert set(groups) == {"fields", "flow", "proposals", "semantics", "semantic_grid"}
 
 
 def test_every_parameter_is_trained(scene: Path, tmp_path: Path) -> None:
