@@ -201,6 +201,8 @@ def test_render_a_camera_path(run: Path, tmp_path: Path) -> None:
     (tmp_path / "path.json").write_text(json.dumps(path))
     semflow("render", run, tmp_path / "out.mp4", "--outputs rgb --camera-path", tmp_path / "path.json")
     assert len(video_frames(tmp_path / "out.mp4")) == 2
+    with av.open(str(tmp_path / "out.mp4")) as video:
+        assert video.streams.video[0].average_rate == 2, "the file's own rate"
 
 
 # ---------------------------------------------------------------- wrong input
