@@ -11,7 +11,7 @@ from semflow_nerfstudio.data.procedural import SceneOptions
 Group = Literal["main", "ablations", "robustness", "baselines", "withheld", "generated"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 
-MAIN_STEPS, SMALL_STEPS, WITHHELD_STEPS, GENERATED_STEPS = 3000, 600, 2000, 700
+MAIN_STEPS, SMALL_STEPS, WITHHELD_STEPS, GENERATED_STEPS = 3000, 600, 1000, 700
 """Training steps: at half size (more were no better), of rows that are compared with each other (about two minutes at
 quarter size), of a real clip, and of built-in scenes."""
 SMALL_VIEWS = 24
