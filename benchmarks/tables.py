@@ -72,6 +72,20 @@ def dnerf_table() -> str:
     return "\n".join(lines)
 
 
+def own_video_table() -> str:
+    """A hand-held clip without labels and with few."""
+    head = ["clip", "labelled", "frames", "size", "epipolar error", "steps", "training", "PSNR", "copy PSNR", "mIoU"]
+    lines = [row([*head, "copy mIoU"]), row(["---"] * (len(head) + 1))]
+    for result in load("own_video_*.json"):
+        scores = result["scores"]
+        cells = [result["scene"], result["labels"], str(result["frames"]), "{}x{}".format(*result["size"])]
+        cells += [f"{result['epipolar_error']:.2f} px", str(result["steps"]), f"{result['train_seconds']:.0f} s"]
+        cells += [number(scores[key], ".1f") for key in ("psnr", "copy_psnr")]
+        cells += ["-" if scores.get(key) is None else f"{scores[key]:.3f}" for key in ("miou", "copy_miou")]
+        lines.append(row(cells))
+    return "\n".join(lines)
+
+
 def encoding_table() -> str:
     """Time of the hash encodings."""
     head = ["machine", "dimensions", "levels x table", "times", "encoding", "forward", "forward + backward", "faster"]
@@ -168,7 +182,7 @@ def quality_table(name: str) -> str:
 
 
 TABLES = {"scenes": scene_table, "dnerf": dnerf_table, "encodings": encoding_table, "editing": editing_table}
-TABLES |= {"poses": pose_table, "core": core_table}
+TABLES |= {"own_video": own_video_table, "poses": pose_table, "core": core_table}
 TABLES |= {name: partial(quality_table, name) for name in quality_tables.TABLES}
 TABLES |= {name: partial(task_table, name) for name in task_tables.TABLES}
 TABLES |= {

@@ -90,7 +90,7 @@ def test_result_files_are_json_that_a_table_shows(path: Path) -> None:
         raise AssertionError(f"{path.name} holds {constant}, which is not JSON")
 
     result = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    assert path.name.split("_")[0] in ("scene", "dnerf", "encodings", "poses", "core")
+    assert path.name.split("_")[0] in ("scene", "dnerf", "encodings", "poses", "core", "own")
     assert result["machine"]["cpu"] and result["machine"]["torch"]
 
 
@@ -119,6 +119,14 @@ def test_scenes(results: Path) -> None:
 
 def test_dnerf(results: Path) -> None:
     assert body(tables.dnerf_table()) == [["lego", "0.25", "0", "20", "300 s", "25.6", "0.900"]]
+
+
+def test_own_video(results: Path) -> None:
+    clip = {"scene": "hand", "labels": "none", "frames": 78, "size": [128, 96], "epipolar_error": 0.189, "steps": 1000}
+    scores = {"psnr": 30.81, "copy_psnr": 28.3, "copy_miou": None}
+    (results / "own_video_hand.json").write_text(json.dumps(clip | {"train_seconds": 159.2, "scores": scores}))
+    expected = ["hand", "none", "78", "128x96", "0.19 px", "1000", "159 s", "30.8", "28.3", "-", "-"]
+    assert body(tables.own_video_table()) == [expected]
 
 
 def test_encodings(results: Path) -> None:
