@@ -63,7 +63,7 @@ class Records:
             any_commit: Also take one of another commit of the package; of several, the one measured last.
         """
         ending = "*" if any_commit else key.commit
-        found = [read_record(path) for path in sorted(self.folder.glob(f"*_{key.fingerprint}_{ending}.json"))]
+        found = [read_record(path) for path in sorted(self.folder.glob(f"[!.]*_{key.fingerprint}_{ending}.json"))]
         return max(found, key=lambda record: record["measured"]) if found else None
 
     def write(self, key: RunKey, content: Mapping[str, Any]) -> Path:
@@ -78,7 +78,7 @@ class Records:
 
     def all(self) -> list[dict[str, Any]]:
         """All records, by file name."""
-        return [read_record(path) for path in sorted(self.folder.glob("*.json"))]
+        return [read_record(path) for path in sorted(self.folder.glob("[!.]*.json"))]
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from semflow_nerfstudio.data.modalities import decode_disparity, downscaled_size
 from semflow_nerfstudio.process.frames import Frames
 from semflow_nerfstudio.process.poses.files import rows_of_frames
 from semflow_nerfstudio.process.sources import natural
-from semflow_nerfstudio.process.steps import Progress, Step, each, file_stamp, whole_file
+from semflow_nerfstudio.process.steps import Progress, Step, each, file_stamp
+from semflow_nerfstudio.whole_file import whole_file
 
 DISPARITIES = "disp"
 SUFFIXES = (".npy", ".npz", ".png", ".tif", ".tiff")

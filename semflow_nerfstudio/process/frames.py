@@ -14,7 +14,8 @@ from PIL import Image
 
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.process.sources import Moment, Source
-from semflow_nerfstudio.process.steps import Progress, Step, whole_file
+from semflow_nerfstudio.process.steps import Progress, Step
+from semflow_nerfstudio.whole_file import whole_file
 
 IMAGES = "images"
 BLUR_RATIO = 0.35

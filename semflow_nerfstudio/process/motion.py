@@ -20,7 +20,7 @@ from semflow_nerfstudio.data.resize import resize_area
 from semflow_nerfstudio.process.epipolar import fit_rigid
 from semflow_nerfstudio.process.frames import read_grey
 from semflow_nerfstudio.process.optical_flow import Flows
-from semflow_nerfstudio.process.steps import whole_file
+from semflow_nerfstudio.whole_file import whole_file
 
 MASKS = "motion_masks"
 EVIDENCE = "process/motion_evidence"

@@ -15,7 +15,8 @@ from PIL import Image
 
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.modalities import decode_flow
-from semflow_nerfstudio.process.steps import Progress, Step, each, file_stamp, whole_file, workers
+from semflow_nerfstudio.process.steps import Progress, Step, each, file_stamp, workers
+from semflow_nerfstudio.whole_file import whole_file
 
 FLOWS = "flow"
 RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 0.01, 0.5

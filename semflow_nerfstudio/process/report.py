@@ -10,9 +10,9 @@ from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.labels import ClassTable
 from semflow_nerfstudio.process.check import SceneContents, read_scene
 from semflow_nerfstudio.process.pose_check import PoseCheck
-from semflow_nerfstudio.process.steps import whole_file
 from semflow_nerfstudio.process.summary import Summary
 from semflow_nerfstudio.process.thumbnails import COLUMNS, Thumbnails, make_thumbnails
+from semflow_nerfstudio.whole_file import whole_file
 
 REPORT = "report.html"
 LISTED = 60

@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from semflow_nerfstudio.data.checks import SceneDataError
+from semflow_nerfstudio.whole_file import PARTIAL, whole_file
 
 RECORDS = "process"
 """Folder of a scene that holds one record per step; what is in it alone belongs to `semflow process`."""
@@ -24,18 +24,6 @@ class Progress(Protocol):
     """Told how many of `total` items of a step are done."""
 
     def __call__(self, done: int, total: int, note: str = "") -> object: ...
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A hidden sibling to write to, with the same ending; it replaces `path` when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        yield hidden
-        os.replace(hidden, path)
-    finally:
-        hidden.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -110,7 +98,7 @@ class Step:
                 shutil.rmtree(self.scene / folder, ignore_errors=True)
         for folder in self.folders:
             (self.scene / folder).mkdir(parents=True, exist_ok=True)
-            for leftover in (self.scene / folder).glob(".partial-*"):
+            for leftover in (self.scene / folder).glob(f"{PARTIAL}*"):
                 leftover.unlink(missing_ok=True)
         write_json(self.record, {"key": self.key, "done": False})
 

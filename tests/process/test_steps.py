@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from semflow_nerfstudio.process.steps import Step, each, whole_file
+from semflow_nerfstudio.process.steps import Step, each
+from semflow_nerfstudio.whole_file import whole_file
 
 
 def run(scene, inputs, after=(), names=("a", "b"), fail_at=None, name="step"):

@@ -17,7 +17,8 @@ from semflow_nerfstudio.process.labels.found import ImportedLabels, LabelSet, La
 from semflow_nerfstudio.process.labels.images import LABEL_MAP, png_files, read_davis, read_ids, read_masks
 from semflow_nerfstudio.process.labels.labelme import is_labelme, read_labelme
 from semflow_nerfstudio.process.labels.matching import bare, match
-from semflow_nerfstudio.process.steps import Progress, whole_file
+from semflow_nerfstudio.process.steps import Progress
+from semflow_nerfstudio.whole_file import whole_file
 
 FORMATS = ("masks", "coco", "davis", "labelme", "ids")
 """Colour masks with labelmap.txt (CVAT, Pascal VOC), COCO, DAVIS palette PNGs, LabelMe, id PNGs with a table."""
