@@ -3,7 +3,7 @@
     python -m benchmarks.own_video --clip PATH/TO/hand_clip [--downscale-factor 4] [--steps 2000]
 
 Without labels, and with those of three frames (`tests/process/fixtures/hand_clip_labels.json`). Writes
-`benchmarks/results/own_video_*.json`, two videos, and pictures of three of their frames.
+`benchmarks/results/own_video_*.json` and two videos; where a labelled frame is held out, its labels are scored.
 """
 
 from __future__ import annotations
