@@ -26,7 +26,7 @@ from semflow_nerfstudio.process.labels.step import label_scene
 from semflow_nerfstudio.process.pipeline import ProcessOptions, process_scene
 from semflow_nerfstudio.runs import Run, evaluate, train
 from semflow_nerfstudio.visuals.paths import named_path
-from semflow_nerfstudio.visuals.render_video import Look, render_video
+from semflow_nerfstudio.visuals.render_video import look_of, render_video
 
 LABELS = Path(__file__).resolve().parents[1] / "tests/process/fixtures/hand_clip_labels.json"
 
@@ -96,9 +96,8 @@ class OwnVideo:
     def render(self, run: Run, name: str) -> None:
         """A video along the clip's own cameras."""
         views = named_path("frames", run.frames, len(run.frames), 0, lambda _: 1.0, None)
-        look = Look() if run.model.class_names else Look(outputs=("rgb", "flow"))
         with progress("Rendering") as update:
-            render_video(run, views, self.out / f"{name}.mp4", look, overwrite=True, progress=update)
+            render_video(run, views, self.out / f"{name}.mp4", look_of(run), overwrite=True, progress=update)
         print(self.out / f"{name}.mp4")
 
 

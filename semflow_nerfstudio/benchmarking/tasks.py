@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,7 @@ class Plan:
             "views": self.views,
             **self.row.overrides,
         }
-        used = (*self.scenes, *(self.sources if self.row.adapt is not None else ()))
-        made = {scene.parent.name for scene in used if scene.parent.parent == built_in_folder(self.out)}
+        made = {scene.parent.name for scene in self.built_in}
         if made - {BUILT_IN_SIZE}:  # the scenes' own names do not tell
             settings["built_in_size"] = sorted(made)
         if self.row.adapt is not None:
@@ -95,6 +94,12 @@ class Plan:
             return (self.scene,)
         assert self.partner is not None
         return tuple(sorted((self.scene, self.partner), key=lambda scene: (scene.name, str(scene))))
+
+    @property
+    def built_in(self) -> set[Path]:
+        """The built-in scenes that this needs."""
+        used = (*self.scenes, *(self.sources if self.row.adapt is not None else ()))
+        return {scene for scene in used if scene.parent.parent == built_in_folder(self.out)}
 
     def reason_not_to(self) -> str | None:
         """Why this cannot be measured, as far as the scenes are there; None where it can."""
@@ -187,11 +192,11 @@ def built_in_folder(out: Path) -> Path:
     return out / "scenes"
 
 
-def make_built_in_scenes(folder: Path, size: str, frames: int = 12) -> None:
-    """Make the built-in scenes that are not there yet, under their names in BUILT_IN."""
-    for name, seed in BUILT_IN.items():
-        if not (folder / name).is_dir():
-            make_scene(folder / name, SceneOptions(seed=seed, size=size, frames=frames))
+def make_built_in_scenes(plans: Sequence[Plan], size: str, frames: int = 12) -> None:
+    """Make the built-in scenes that plans need and that are not there yet."""
+    for scene in sorted(set().union(*(plan.built_in for plan in plans))):
+        if not scene.is_dir():
+            make_scene(scene, SceneOptions(seed=BUILT_IN[scene.name], size=size, frames=frames))
 
 
 def trained_once(config: TrainerConfig, on_step: OnStep | None = None) -> float:

@@ -82,8 +82,8 @@ class Tasks:
             for row in rows
         ]
         open_plans = [plan for plan in plans if records.find(plan.key, self.any_commit) is None]
-        if open_plans and not self.only_list and not (self.scenes and self.sources):
-            tasks.make_built_in_scenes(folder, self.size)
+        if not self.only_list:
+            tasks.make_built_in_scenes(open_plans, self.size)
         left = []
         for plan in plans:
             reason = plan.reason_not_to() if plan in open_plans else None

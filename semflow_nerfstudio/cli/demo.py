@@ -125,19 +125,13 @@ class Demo:
     def parser(self, scene: Path) -> Any:
         """What reads a scene, at the size that was asked for."""
         from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
-        from semflow_nerfstudio.data.layout import read_scene_folder
         from semflow_nerfstudio.data.transforms import SemFlowDataParserConfig
-        from semflow_nerfstudio.data.transforms_json import read_transforms
+        from semflow_nerfstudio.process.check import has_transforms, read_scene
 
         if self.data is None:
             return DynamicSceneDataParserConfig(data=scene)
-        has_transforms = scene.suffix == ".json" or (scene / "transforms.json").is_file()
-        if has_transforms:
-            longer = max(max(frame.size) for frame in read_transforms(scene).frames)
-        else:
-            longer = max(read_scene_folder(scene).size)
-        factor = self.downscale_factor or max(1, math.ceil(longer / LONGEST))
-        if has_transforms:
+        factor = self.downscale_factor or math.ceil(max(read_scene(scene).size) / LONGEST)
+        if has_transforms(scene):
             return SemFlowDataParserConfig(data=scene, downscale_factor=factor)
         return DynamicSceneDataParserConfig(data=scene, downscale_factor=factor)
 
@@ -148,12 +142,11 @@ class Demo:
         from semflow_nerfstudio.cli.report import progress
         from semflow_nerfstudio.visuals.overview import overview
         from semflow_nerfstudio.visuals.paths import focus_depth, named_path
-        from semflow_nerfstudio.visuals.render_video import Look, render_video
+        from semflow_nerfstudio.visuals.render_video import look_of, render_video
         from semflow_nerfstudio.visuals.trajectories import to_cameras
 
         Image.fromarray(np.asarray(overview(run, rows=3))).save(self.out / "overview.png")
         middle, half = len(run.frames) // 2, max(1, self.video_frames // 2)
-        look = Look() if run.model.class_names else Look(outputs=("rgb", "flow"))
 
         def focus(view: Any) -> float:
             outputs = run.render(to_cameras([view]))
@@ -162,7 +155,7 @@ class Demo:
         still = named_path("fixed", run.frames, half, middle, focus, (0.0, 1.0))
         moving = named_path("orbit", run.frames, half, middle, focus, (0.0, 1.0))
         with progress("Rendering the video") as update:
-            render_video(run, [*still, *moving], self.out / "semantics.mp4", look, progress=update)
+            render_video(run, [*still, *moving], self.out / "semantics.mp4", look_of(run), progress=update)
 
 
 @contextmanager

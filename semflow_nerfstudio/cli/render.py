@@ -71,7 +71,7 @@ class Render:
         from semflow_nerfstudio.runs import load_run
         from semflow_nerfstudio.visuals.camera_path import from_camera_path_json
         from semflow_nerfstudio.visuals.paths import focus_depth, named_path
-        from semflow_nerfstudio.visuals.render_video import render_video
+        from semflow_nerfstudio.visuals.render_video import look_of, render_video
         from semflow_nerfstudio.visuals.trajectories import RenderView, to_cameras
 
         look = self.look()
@@ -81,14 +81,14 @@ class Render:
         given = SceneState() if self.scene_state is None else load_scene_state(self.scene_state)
         isolate(given, self.only)  # says now, before the run is loaded, if these are no targets
         path = None if self.camera_path is None else from_camera_path_json(self.camera_path)
-        crop, own_fps = (None, 12.0) if path is None else (path.crop, path.fps)
+        crop, fps = (None, 12.0) if path is None else (path.crop, path.fps)
         run = load_run(self.run)
         if None not in (self.scene, given.scene) and self.scene != given.scene:
             raise ValueError(
                 f"{self.scene_state} edits scene '{given.scene}', but --scene is '{self.scene}': choose one"
             )
-        if self.outputs is None and not self.alpha and not run.model.class_names:
-            look = replace(look, outputs=("rgb", "flow"))
+        if self.outputs is None and not self.alpha:
+            look = replace(look, outputs=look_of(run).outputs)
         scene = self.scene or given.scene
         if scene is not None:
             run.model.show_scene(scene)
@@ -111,9 +111,8 @@ class Render:
         views = named_path(camera, run.frames, self.num_frames, self.frame, focus, time, self.camera_path)
         views = [v.scaled_to(*(max(1, round(side * self.scale)) for side in (v.width, v.height))) for v in views]
         with progress("Rendering") as update:
-            render_video(
-                run, views, self.out, look, own_fps if self.fps is None else self.fps, crop, self.overwrite, update
-            )
+            fps = fps if self.fps is None else self.fps
+            render_video(run, views, self.out, look, fps, crop, self.overwrite, update)
         print(self.out)
 
     def look(self) -> Any:

@@ -133,10 +133,11 @@ def read_scene(scene: Path) -> SceneContents:
     Raises:
         SceneDataError: it cannot be read.
     """
-    return read_transforms_scene(scene) if _has_transforms(scene) else _read_folder(scene)
+    return read_transforms_scene(scene) if has_transforms(scene) else _read_folder(scene)
 
 
-def _has_transforms(scene: Path) -> bool:
+def has_transforms(scene: Path) -> bool:
+    """Whether a scene is one with a transforms.json, or that file."""
     return scene.suffix == ".json" or (scene / "transforms.json").is_file()
 
 

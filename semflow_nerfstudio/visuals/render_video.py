@@ -128,6 +128,11 @@ class VideoRenderer:
         }
 
 
+def look_of(run: Run) -> Look:
+    """Colour beside semantics, or beside motion where the run has no classes."""
+    return Look() if run.model.class_names else Look(outputs=("rgb", "flow"))
+
+
 def render_video(
     run: Run,
     views: Sequence[RenderView],

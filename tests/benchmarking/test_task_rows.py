@@ -45,6 +45,14 @@ def test_built_in_scenes_of_another_size_are_other_runs() -> None:
     assert plan(full, sources=(other,)).key.fingerprint == plan(full, sources=(one,)).key.fingerprint
 
 
+def test_only_the_built_in_scenes_that_a_row_uses_are_needed() -> None:
+    full, adapted = (next(row for row in rows() if row.name == name) for name in ("full", "adaptation-100"))
+    target, source = (built_in_folder(Path("out")) / "96x54" / name for name in ("target", "source_a"))
+    assert plan(full, scene=target, sources=(source,)).built_in == {target}
+    assert plan(adapted, scene=target, sources=(source,)).built_in == {target, source}
+    assert plan(full, sources=(source,)).built_in == set()
+
+
 def test_two_scenes_share_a_run_whichever_is_scored() -> None:
     (row,) = chosen_rows(["two-scenes"])
     one, other = plan(row), plan(row, scene=Path("b/Bridge"), partner=Path("a/Alley"))
