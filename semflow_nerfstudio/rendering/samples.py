@@ -68,14 +68,23 @@ def pick_weights(weights: Float[Tensor, "R S"], index: Int[Tensor, "R k"]) -> Fl
     """Weights of the `heaviest` samples, standing in for all of the ray's.
 
     The heaviest one left out is subtracted, so that a sample fades in as it enters the selection and nothing jumps,
-    and the rest is scaled to the ray's whole sum.
+    and the rest is scaled to the ray's whole sum. The gradient is that of the weights scaled without the subtraction:
+    where weights are much alike, what is left of them after it is small, and the scaling would blow up the gradient.
     """
     kept = weights.gather(1, index)
     if index.shape[-1] >= weights.shape[-1]:
         return kept
-    threshold = weights.detach().topk(index.shape[-1] + 1, dim=-1).values[:, -1:]
-    faded = (kept - threshold).clamp(min=0)
-    return faded * (weights.sum(-1, keepdim=True) / faded.sum(-1, keepdim=True).clamp(min=1e-8)).clamp(max=1e4)
+    total, values = weights.sum(-1, keepdim=True), weights.detach()
+    threshold = values.topk(index.shape[-1] + 1, dim=-1).values[:, -1:]
+    faded = _scaled_to_sum((kept.detach() - threshold).clamp(min=0), total.detach())
+    if not weights.requires_grad:
+        return faded
+    plain = _scaled_to_sum(kept, total)
+    return faded + (plain - plain.detach())
+
+
+def _scaled_to_sum(weights: Float[Tensor, "R k"], total: Float[Tensor, "R 1"]) -> Float[Tensor, "R k"]:
+    return weights * (total / weights.sum(-1, keepdim=True).clamp(min=1e-8)).clamp(max=1e4)
 
 
 def pick(values: Float[Tensor, "R S *rest"], index: Int[Tensor, "R k"]) -> Float[Tensor, "R k *rest"]:

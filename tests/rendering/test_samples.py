@@ -65,6 +65,19 @@ def test_samples_fade_in_as_they_enter_the_selection() -> None:
     assert shares.diff(dim=0).abs().max() < 1e-3
 
 
+def test_gradient_of_picked_weights_is_that_of_weights_that_do_not_fade() -> None:
+    """Also where the heaviest weights are nearly equal, and fading leaves next to nothing of them to divide by."""
+    weights = torch.tensor([[0.1, 0.3001, 0.2999, 0.2998]], dtype=torch.double, requires_grad=True)
+    logits = torch.tensor([2.0, -1.0], dtype=torch.double)
+    (pick_weights(weights, heaviest(weights, 2))[0] @ logits).backward()
+    assert weights.grad is not None
+    # S = total (2 a - b) / (a + b) with a = .3001, b = .2999, total = .9998
+    a, b, total = 0.3001, 0.2999, 0.9998
+    mean = (2 * a - b) / (a + b)
+    expected = [mean, mean + total * (2 - mean) / (a + b), mean + total * (-1 - mean) / (a + b), mean]
+    torch.testing.assert_close(weights.grad[0], torch.tensor(expected, dtype=torch.double))
+
+
 def test_picked_weights_of_a_ray_that_sees_nothing() -> None:
     weights = torch.zeros(1, 6, requires_grad=True)
     kept = pick_weights(weights, heaviest(weights, 2))
