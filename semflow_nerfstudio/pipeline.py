@@ -43,6 +43,8 @@ from semflow_nerfstudio.viewer.panel import semantics_control
 
 LABELS_TEACH = ("semantics", "semantic_grid")
 """Parameter groups that learn from labels alone."""
+ADAPTED_RATE = 3.0
+"""How much faster shared networks and residuals learn from the labels of an adaptation than from others."""
 
 
 @dataclass
@@ -123,8 +125,9 @@ class SemanticFlowPipeline(VanillaPipeline):
                     "labels: raise --max-num-iterations or lower --pipeline.model.adapt-field-steps"
                 )
             for name, scheduler in trainer.optimizers.schedulers.items():
-                # What the labels of an adaptation teach starts at its full rate when they come.
-                follow_length(scheduler, last, without_labels if name in LABELS_TEACH else 0)
+                # What the labels of an adaptation teach starts at its full rate when they come, or a higher one.
+                boost = ADAPTED_RATE if adapting is not None and name == "semantics" else 1.0
+                follow_length(scheduler, last, without_labels if name in LABELS_TEACH else 0, boost)
         return super().get_training_callbacks(training_callback_attributes)
 
     @profiler.time_function

@@ -141,6 +141,8 @@ def test_rates_fall_until_the_last_step_of_however_long_a_training() -> None:
     assert scheduler.lr_lambdas[0](200) == pytest.approx(0.05) and scheduler.lr_lambdas[0](100) > 0.2
     follow_length(scheduler, 200, start=100)
     assert scheduler.lr_lambdas[0](110) == 1 and scheduler.lr_lambdas[0](200) == pytest.approx(0.05)
+    follow_length(scheduler, 200, start=100, boost=3.0)
+    assert scheduler.lr_lambdas[0](110) == 3 and scheduler.lr_lambdas[0](200) == pytest.approx(0.15)
     fixed = WarmupDecayConfig(max_steps=50).setup().get_scheduler(optimizer, 2.0)
     follow_length(fixed, 100)
     assert fixed.lr_lambdas[0](50) == pytest.approx(0.05), "a length that was asked for stays"

@@ -34,7 +34,7 @@ def optimizers(fields: float = 3e-2) -> dict:
         "fields": fields,
         "flow": fields / 2,
         "proposals": fields,
-        "semantics": 3 * fields / 4,
+        "semantics": fields / 4,
         "semantic_grid": fields,
     }
     return {

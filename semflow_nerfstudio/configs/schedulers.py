@@ -39,7 +39,9 @@ UNTOLD_STEPS = 2000
 """Length of a training whose length nobody has told yet."""
 
 
-def rate_factor(config: WarmupDecayConfig, max_steps: int, start: int = 0) -> Callable[[int], float]:
+def rate_factor(
+    config: WarmupDecayConfig, max_steps: int, start: int = 0, boost: float = 1.0
+) -> Callable[[int], float]:
     """Step -> learning rate as a share of the initial one.
 
     A plain function, not an object: torch would save an object's settings with the checkpoint, and a training that goes
@@ -49,23 +51,25 @@ def rate_factor(config: WarmupDecayConfig, max_steps: int, start: int = 0) -> Ca
         config: Warm-up and final share.
         max_steps: Step at which the final share is reached.
         start: Step from which the schedule runs; before, the rate is that of its first step.
+        boost: What all rates are multiplied by.
     """
 
     def factor(step: int) -> float:
         done = max(0, step - start)
         if done < config.warmup_steps:
-            return (done + 1) / (config.warmup_steps + 1)
+            return boost * (done + 1) / (config.warmup_steps + 1)
         progress = (done - config.warmup_steps) / max(1, max_steps - start - config.warmup_steps)
-        return float(config.final_ratio ** min(1.0, progress))
+        return boost * float(config.final_ratio ** min(1.0, progress))
 
     factor.config = config  # type: ignore[attr-defined]
     return factor
 
 
-def follow_length(scheduler: LRScheduler, max_steps: int, start: int = 0) -> None:
-    """Tell a schedule that names no last step of its own how long the training is, and from which step it runs."""
+def follow_length(scheduler: LRScheduler, max_steps: int, start: int = 0, boost: float = 1.0) -> None:
+    """Tell a schedule that names no last step of its own how long the training is, from which step it runs, and how
+    much faster than by itself."""
     factors = getattr(scheduler, "lr_lambdas", [])
     for i, factor in enumerate(factors):
         config = getattr(factor, "config", None)
         if isinstance(config, WarmupDecayConfig) and config.max_steps is None:
-            factors[i] = rate_factor(config, max_steps, start)
+            factors[i] = rate_factor(config, max_steps, start, boost)
