@@ -40,7 +40,7 @@ def speed_table(results: Path) -> str:
         "hash_ratio_8x15": ("grid 8x15", "{:.1f}x"),
         "hash_ratio_16x19": ("grid 16x19", "{:.1f}x"),
     }
-    head = ["machine", "commit", *(title for title, _ in columns.values()), "1080p image"]
+    head = ["machine", "commit", *(title for title, _ in columns.values()), "1080p image, extrapolated"]
     rows = []
     for record in records:
         values = [(record.get(key), form) for key, (_, form) in columns.items()]
@@ -84,10 +84,12 @@ def scale_table(results: Path) -> str:
         name, size = machine_of(record), record["options"]["size"]
         for row in record["rows"]:
             memory = [f"{row[key] / 1e3:.2f} GB" for key in ("resident_mb", "peak_mb")]
-            rows.append([name, size, str(row["frames"]), f"{row['ms_per_step']:.0f} ms", *memory])
+            times = [f"{row[key]:.0f} ms" for key in ("ms_per_step", "cpu_ms_per_step")]
+            rows.append([name, size, str(row["frames"]), *times, *memory])
         summary = record["summary"]
         growth = [f"{summary[f'{kind}_mb_per_frame']:.1f} MB a frame" for kind in ("resident", "peak")]
-        rows.append([name, size, "growth", f"{summary['time_ratio']:.2f}x", *growth])
+        times = [f"{summary[key]:.2f}x" for key in ("time_ratio", "cpu_time_ratio")]
+        rows.append([name, size, "growth", *times, *growth])
         long = [f"{summary[f'{kind}_gb_of_300_frames']:.1f} GB" for kind in ("resident", "peak")]
-        rows.append([name, size, "300, extrapolated", "-", *long])
-    return table(["machine", "size", "frames", "step", "memory in training", "peak"], rows)
+        rows.append([name, size, "300, extrapolated", "-", "-", *long])
+    return table(["machine", "size", "frames", "step", "its processor time", "memory in training", "peak"], rows)

@@ -24,7 +24,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "commit": package_commit(),
     }
-    for package in ("numba", "triton"):
+    for package in ("nerfstudio", "numba", "triton", "tinycudann"):
         try:
             machine[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -55,6 +55,9 @@ class ScaleOptions:
     """Rays of a training step."""
     steps: int = 24
     """Timed training steps; an even number, as every other one updates the frame encoder."""
+    rounds: int = 3
+    """How often each clip is trained on, in turn with the others: a machine that is slower for a while is so for all
+    of them. The shortest time counts, and the most memory."""
     seed: int = 0
     """Seed of scene and training."""
 
@@ -62,5 +65,5 @@ class ScaleOptions:
         """Raise ValueError where a value makes no sense."""
         if len(self.frames) < 2 or min(self.frames) < 2 or sorted(set(self.frames)) != list(self.frames):
             raise ValueError(f"--frames must be two or more growing numbers, each at least 2, not {self.frames}")
-        if self.rays < 1 or self.steps < 2 or self.steps % 2:
-            raise ValueError("--rays must be at least 1 and --steps an even number of at least 2")
+        if self.rays < 1 or self.steps < 2 or self.steps % 2 or self.rounds < 1:
+            raise ValueError("--rays and --rounds must be at least 1 and --steps an even number of at least 2")

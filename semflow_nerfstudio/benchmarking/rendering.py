@@ -21,8 +21,8 @@ from torch import Tensor
 from semflow_nerfstudio.benchmarking.workbench import changed, model_of, synchronize
 
 FULL_HD = (1920, 1080)
-MEMORY_SIZES = ((192, 108), (384, 216))
-"""Image sizes that are rendered to see how memory grows with the number of pixels."""
+MEMORY_SIZES = ((480, 270), (960, 540))
+"""Image sizes that are rendered to see how memory grows with the number of pixels: both of many chunks."""
 COUNTS = (1, 2, 4, 6, 8)
 """Samples that get semantics, whose error is measured."""
 
@@ -106,7 +106,7 @@ def sample_errors(trainer: Trainer, rays: RayBundle) -> list[dict[str, Any]]:
 def frame_memory(checkpoint: Path, scene: Path) -> dict[str, Any]:
     """Peak memory of a process that renders one image, at two sizes, and what a full-HD image takes by a straight line.
 
-    Chunks are larger than neither image, so that what grows with the pixels is the image's outputs.
+    Both images are larger than a chunk, so that what grows with the pixels is the image's outputs.
     """
     peaks = [
         int(
@@ -144,9 +144,7 @@ def render_one_image(checkpoint: Path, scene: Path, width: int, height: int) -> 
         camera: Cameras = trainer.pipeline.datamanager.eval_dataset.cameras[:1]  # type: ignore[union-attr]
         camera.rescale_output_resolution(width / camera.width.item())
         camera.height[:], camera.width[:] = height, width
-        chunk = min(model.config.eval_num_rays_per_chunk, math.prod(MEMORY_SIZES[0]))
-        with changed(model.config, eval_num_rays_per_chunk=chunk):
-            model.get_outputs_for_camera(camera.to(model.device))
+        model.get_outputs_for_camera(camera.to(model.device))
     print(peak_bytes())
 
 

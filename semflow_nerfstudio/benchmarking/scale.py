@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -46,10 +46,11 @@ def measure(options: ScaleOptions, show: Show) -> dict[str, Any]:
 
     Returns:
         `rows`, one a clip: `frames`, `ms_per_step` (median of pairs of steps), `cpu_ms_per_step` (processor time of all
-        cores, which other programs disturb less), `resident_mb` while training, `peak_mb`
-        of the whole process (reading and aligning included), `setup_seconds`; `summary`: `time_ratio` of the longest
-        clip to the shortest, `largest_time_ratio`, megabytes a frame by a straight line through all clips, and what a
-        clip of 300 frames would take by it.
+        cores, which other programs disturb less), `resident_mb` while training, `peak_mb` of the whole process (reading
+        and aligning included), `setup_seconds`, each the least of all rounds' times and the most of their memory;
+        `rounds`, the same for each round; `summary`: `time_ratio` of the longest clip to the shortest,
+        `largest_time_ratio`, megabytes a frame by a straight line through all clips, and what a clip of 300 frames
+        would take by it.
     """
     import torch
 
@@ -57,21 +58,26 @@ def measure(options: ScaleOptions, show: Show) -> dict[str, Any]:
     from semflow_nerfstudio.compat import default_device
 
     options.check()
-    rows: list[dict[str, Any]] = []
+    rounds: list[list[dict[str, Any]]] = []
     with TemporaryDirectory() as name:
         folder = Path(name)
         with show("Making the scene") as update:
             scene_options = SceneOptions(frames=options.frames[-1], size=options.size, rig_cameras=2, seed=options.seed)
             scene = make_scene(folder / "scene", scene_options, progress=update)
         with show("Training") as update:
-            for index, count in enumerate(options.frames):
-                clip = first_frames(scene, folder / str(count), count)
-                rows.append({"frames": count} | in_own_process(clip, options))
-                update(index + 1, len(options.frames))
+            clips = [first_frames(scene, folder / str(count), count) for count in options.frames]
+            for index in range(options.rounds * len(clips)):
+                turn, clip = divmod(index, len(clips))
+                if clip == 0:
+                    rounds.append([])
+                rounds[turn].append({"frames": options.frames[clip]} | in_own_process(clips[clip], options))
+                update(index + 1, options.rounds * len(clips))
+    rows = [best_of(runs) for runs in zip(*rounds, strict=True)]
     return {
         "machine": describe(torch.device(default_device())),
         "options": asdict(options),
         "rows": rows,
+        "rounds": rounds,
         "summary": summarize(rows),
     }
 
@@ -87,6 +93,11 @@ def in_own_process(scene: Path, options: ScaleOptions) -> dict[str, Any]:
     if run.returncode:
         raise RuntimeError(f"training on {scene.name} frames failed:\n{run.stderr[-2000:]}")
     return json.loads(run.stdout.splitlines()[-1])
+
+
+def best_of(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One clip's figures from several runs on it: the least of times, the most of memory."""
+    return {key: (max if key.endswith("_mb") else min)(run[key] for run in runs) for key in runs[0]}
 
 
 def summarize(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from semflow_nerfstudio.benchmarking import scale
+from semflow_nerfstudio.benchmarking import memory, scale
 from semflow_nerfstudio.benchmarking.options import ScaleOptions
 from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
 
-TINY = ScaleOptions(frames=(3, 5), size="48x27", rays=64, steps=2)
+TINY = ScaleOptions(frames=(3, 5), size="48x27", rays=64, steps=2, rounds=2)
 
 
 @contextmanager
@@ -39,6 +41,10 @@ def test_every_clip_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     result = scale.measure(TINY, silent)
     assert [row["frames"] for row in result["rows"]] == [3, 5]
     assert all(row["ms_per_step"] > 0 and row["peak_mb"] >= row["resident_mb"] > 100 for row in result["rows"])
+    for clip, row in enumerate(result["rows"]):
+        runs = [rows[clip] for rows in result["rounds"]]
+        assert len(runs) == 2 and row["ms_per_step"] == min(run["ms_per_step"] for run in runs)
+        assert row["peak_mb"] == max(run["peak_mb"] for run in runs)
     assert result["summary"]["time_ratio"] > 0 and result["options"]["rays"] == 64
     assert scale.key_of(TINY, result["machine"]).file_name.startswith("lite_built-in_seed0_")
 
@@ -54,13 +60,23 @@ def test_growth() -> None:
     assert summary["peak_mb_per_frame"] == 0 and summary["peak_gb_of_300_frames"] == 0.9
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="this system does not tell a process its own peak")
+def test_the_peak_is_the_process_own() -> None:
+    """What the process that started it once held does not count."""
+    held = np.ones(40_000_000)  # 320 MB
+    assert memory.peak_bytes() > held.nbytes
+    code = "from semflow_nerfstudio.benchmarking.memory import peak_bytes; print(peak_bytes())"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 1e6 < int(child.stdout) < held.nbytes
+
+
 def test_a_process_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scale.sys, "executable", "false")
     with pytest.raises(RuntimeError, match="training on 12 frames failed"):
         scale.in_own_process(tmp_path / "12", TINY)
 
 
-@pytest.mark.parametrize("wrong", [{"frames": (12,)}, {"frames": (24, 12)}, {"steps": 3}, {"rays": 0}])
+@pytest.mark.parametrize("wrong", [{"frames": (12,)}, {"frames": (24, 12)}, {"steps": 3}, {"rays": 0}, {"rounds": 0}])
 def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         ScaleOptions(**wrong).check()

@@ -145,7 +145,7 @@ def test_memory_of_a_large_image_by_a_straight_line(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(subprocess, "run", run)
     result = rendering.frame_memory(Path("model.pt"), Path("scene"))
     assert result["full_hd_gb_extrapolated"] == pytest.approx(1 + 1e-6 * 1920 * 1080, abs=0.01)
-    assert result["peak_mb"] == [1021, 1083]
+    assert result["peak_mb"] == [1130, 1518]
 
 
 def test_wrong_options_are_refused() -> None:
