@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def default_device() -> str:
@@ -17,6 +18,31 @@ def default_device() -> str:
 def computes_in_bfloat16(device: torch.device) -> bool:
     """Whether a device is faster in bfloat16."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)  # older ones emulate it
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Values on a device. A GPU fetches them when it comes to it; the host does not wait for that."""
+    if values.device.type == "cpu" and device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
+SAMPLE_BYTES = 4_000
+"""Memory that rendering a sample of a ray takes, with room to spare: `semantic-flow-lite` takes 1,800 bytes."""
+MOST_RAYS = 1 << 17
+"""Rays rendered at once where there is memory for them; more are no faster."""
+
+
+def rays_at_once(device: torch.device, least: int, samples: int) -> int:
+    """Rays of an image to render at once: `least`, on a GPU up to `MOST_RAYS` as far as half of its free memory goes.
+
+    A GPU is idle for most of a small chunk's time.
+    """
+    if device.type != "cuda":
+        return least
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # kept by torch, and free
+    free = torch.cuda.mem_get_info(device)[0] + unused
+    return max(least, min(MOST_RAYS, free // 2 // (SAMPLE_BYTES * samples)))
 
 
 def allow_numpy_scalars_in_checkpoints() -> None:

@@ -18,7 +18,7 @@ from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.viewer.viewer_elements import ViewerDropdown
 from torch import Tensor, nn
 
-from semflow_nerfstudio.compat import computes_in_bfloat16
+from semflow_nerfstudio.compat import computes_in_bfloat16, rays_at_once
 from semflow_nerfstudio.editing.editable import Editable
 from semflow_nerfstudio.evaluation.scene_evaluation import SceneEvaluation
 from semflow_nerfstudio.flow.feature_basis import FeatureBasis
@@ -102,7 +102,7 @@ class SemanticFlowModelConfig(SavedConfig, ModelConfig):
     overlay_opacity: float = 0.5
     """Opacity of the classes' colours in the `semantics_overlay` output."""
     eval_num_rays_per_chunk: int = 8192
-    """Rays rendered at once outside training."""
+    """Rays rendered at once outside training; images on GPUs with memory for more take more (`compat.rays_at_once`)."""
     bfloat16: bool | None = None
     """Whether networks compute in bfloat16 (what they give, and losses, are float32); None: on GPUs that have it."""
     enable_collider: bool = False
@@ -387,6 +387,15 @@ class SemanticFlowModel(Editable, Model):
             self.edited,
             self.membership,
         )
+
+    def get_outputs_for_camera_ray_bundle(self, camera_ray_bundle: RayBundle) -> dict[str, Tensor]:
+        """What the rays (H, W) of an image returned, rendered in chunks of as many as the device takes at once."""
+        configured = self.config.eval_num_rays_per_chunk
+        self.config.eval_num_rays_per_chunk = rays_at_once(self.device, configured, self.config.sampling.samples)
+        try:
+            return super().get_outputs_for_camera_ray_bundle(camera_ray_bundle)
+        finally:
+            self.config.eval_num_rays_per_chunk = configured
 
     def ray_image(self, camera: Cameras) -> dict[str, Tensor]:
         """What every ray of an image returned (`ray_outputs`), (H, W, C) each; lengths are in scene units."""

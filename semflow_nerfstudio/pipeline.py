@@ -316,7 +316,9 @@ def distribute(model: Model) -> DistributedDataParallel:
     """Wrap a model so that the gradients of its `forward` are averaged over processes, on any device.
 
     Parameters without a gradient are looked for in every step: the first stage leaves the dynamic field out, and the
-    frame encoder and the proposal fields are not updated in all of them. Buffers are the frames, the same everywhere.
+    frame encoder and the proposal fields are not updated in all of them. Buffers stay each process's own:
+    frames are the same everywhere; what is counted while training (calibration, labels, occupancy) is counted on a
+    process's own rays, and the first one's is saved.
     """
     return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
 

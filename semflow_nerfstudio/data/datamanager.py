@@ -16,6 +16,7 @@ from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIn
 from nerfstudio.model_components.ray_generators import RayGenerator
 from torch import Tensor
 
+from semflow_nerfstudio.compat import sent
 from semflow_nerfstudio.data.corruption import CorruptionConfig
 from semflow_nerfstudio.data.dataset import SemFlowDataset
 from semflow_nerfstudio.data.derived_motion import derive_motion_masks
@@ -157,7 +158,7 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
             self.train_image_dataloader.preload()
         self.iter_train_image_dataloader = iter(self.train_image_dataloader)
         self.train_pixel_sampler = self._get_pixel_sampler(dataset, self.config.train_num_rays_per_batch)
-        self.train_ray_generator = RayGenerator(dataset.cameras.to(self.device))
+        self.train_ray_generator = HostRayGenerator(dataset.cameras)
 
     def setup_eval(self) -> None:
         """Set up evaluation images; they are read when asked for."""
@@ -167,7 +168,7 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
         )
         self.iter_eval_image_dataloader = iter(self.eval_image_dataloader)
         self.eval_pixel_sampler = self._get_pixel_sampler(dataset, self.config.eval_num_rays_per_batch)
-        self.eval_ray_generator = RayGenerator(dataset.cameras.to(self.device))
+        self.eval_ray_generator = HostRayGenerator(dataset.cameras)
         self.fixed_indices_eval_dataloader = FixedIndicesEvalDataloader(input_dataset=dataset, device=self.device)
         self.eval_dataloader = SceneEvalDataloader(input_dataset=dataset, device=self.device)
 
@@ -178,7 +179,7 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
         width and height of the frame, which turn flow into shares of the image. `image` is float32 in [0, 1].
         """
         ray_bundle, batch = super().next_train(step)
-        batch = self._finish_batch(batch, self.train_dataset)
+        ray_bundle, batch = self._finish(ray_bundle, batch, self.train_dataset)
         if "motion_mask" in batch:
             # The model spends its dynamic field where something moves; in rendering it has no such hint.
             ray_bundle.metadata["motion"] = batch["motion_mask"]
@@ -187,18 +188,20 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
     def next_eval(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """As `next_train`, for evaluation images."""
         ray_bundle, batch = super().next_eval(step)
-        return ray_bundle, self._finish_batch(batch, self.eval_dataset)
+        return self._finish(ray_bundle, batch, self.eval_dataset)
 
-    def _finish_batch(self, batch: dict[str, Any], dataset: SemFlowDataset) -> dict[str, Any]:
+    def _finish(
+        self, rays: RayBundle, batch: dict[str, Any], dataset: SemFlowDataset
+    ) -> tuple[RayBundle, dict[str, Any]]:
         frames = batch["indices"][:, 0].cpu()
         batch["image_size"] = torch.cat([dataset.cameras.width[frames], dataset.cameras.height[frames]], dim=-1).float()
-        batch = {
-            key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
-            for key, value in batch.items()
-        }
+        batch = {key: self._sent(value) if isinstance(value, Tensor) else value for key, value in batch.items()}
         if batch["image"].dtype == torch.uint8:
             batch["image"] = batch["image"].float() / 255.0
-        return batch
+        return rays._apply_fn_to_fields(self._sent), batch
+
+    def _sent(self, values: Tensor) -> Tensor:
+        return sent(values, torch.device(self.device))
 
     def _cache(self, dataset: SemFlowDataset, num_frames: int, num_repeats: int) -> FrameCache:
         # What inverse depth was made of is four bytes a pixel and frame that no loss reads.
@@ -214,6 +217,22 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
         if isinstance(sampler, SemFlowPixelSampler):
             sampler.scene_of_frame = torch.tensor([frame.scene for frame in dataset.frames])
         return sampler
+
+
+class HostRayGenerator(RayGenerator):
+    """Makes rays on the host, wherever the model is: nerfstudio's cameras ask their device for values, at each of
+    which a GPU would run dry."""
+
+    def __init__(self, cameras: Cameras) -> None:
+        super().__init__(cameras.to("cpu"))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> HostRayGenerator:
+        """Stay where it is when the pipeline moves."""
+        return self
+
+    def forward(self, ray_indices: Tensor) -> RayBundle:
+        """Rays of (frame, row, column) indices (R, 3)."""
+        return super().forward(ray_indices.cpu())
 
 
 class SceneEvalDataloader(RandIndicesEvalDataloader):

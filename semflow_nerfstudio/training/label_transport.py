@@ -65,9 +65,18 @@ class LabelSources:
     """Where something may move; None where that is not known."""
     inverse_depth: Float[Tensor, "L H W"] | None = None
     """Per scene unit of camera z, NaN unknown; None where no frame has any."""
+    _by_time: tuple[Int[Tensor, "T"], Int[Tensor, "V T"]] | None = None
+
+    def by_time(self, timeline: Timeline) -> tuple[Int[Tensor, "T"], Int[Tensor, "V T"]]:
+        """`frames_by_time` on the clip's timeline, found once."""
+        if self._by_time is None:
+            self._by_time = frames_by_time(timeline.index(self.times).round().long())
+        return self._by_time
 
     def to(self, device: torch.device) -> LabelSources:
-        """The same on another device."""
+        """The same on another device; itself on its own."""
+        if self.labels.device == device:
+            return self
         return LabelSources(
             self.labels.to(device),
             self.cameras.to(device),
@@ -108,7 +117,7 @@ def with_transported_labels(
     weight = torch.ones_like(seen.z_ratio) if seen.label_weight is None else seen.label_weight
     weight = torch.where(seen.labels == IGNORE_LABEL, 0.0, weight)
     open_rays = seen.moving & (weight < 1) & sources.wanted[seen.frame]
-    rows = open_rays[flow.rays].nonzero()[:, 0]
+    rows = rows_where(open_rays[flow.rays])
     share = flow.weights.detach()[rows]
     points = composite(share / share.sum(-1, keepdim=True).clamp(min=1e-6), flow.points.detach()[rows])
     solid = share.sum(-1) > MIN_ACCUMULATION
@@ -116,13 +125,22 @@ def with_transported_labels(
     times = out.samples.times[rays, 0]
     labels, sure = transport_labels(scene.velocity, scene.timeline, sources, points, times, config)
     sure = sure * solid * strength
-    surer = sure > weight[rays]
-    rays = rays[surer]
+    surer = open_rays[rays] & (sure > weight[rays])
     return replace(
         seen,
-        labels=seen.labels.index_copy(0, rays, labels[surer]),
-        label_weight=weight.index_copy(0, rays, sure[surer]),
+        labels=seen.labels.index_copy(0, rays, torch.where(surer, labels, seen.labels[rays])),
+        label_weight=weight.index_copy(0, rays, torch.where(surer, sure, weight[rays])),
     )
+
+
+def counting_waits(device: torch.device) -> bool:
+    """Whether asking how many or how far would make the host wait for the device."""
+    return device.type != "cpu"
+
+
+def rows_where(mask: Bool[Tensor, "Q"]) -> Int[Tensor, "P"]:
+    """At least the rows of a mask: those alone where they can be counted for nothing, else all."""
+    return torch.arange(len(mask), device=mask.device) if counting_waits(mask.device) else mask.nonzero()[:, 0]
 
 
 @torch.no_grad()
@@ -149,7 +167,7 @@ def transport_labels(
         (255 where none says anything); where they disagree, only the difference of their confidences is left.
     """
     here = timeline.index(times).round().long()
-    labelled, frames_at = frames_by_time(timeline.index(sources.times).round().long())
+    labelled, frames_at = sources.by_time(timeline)
     labels, confidence = torch.full_like(here, IGNORE_LABEL), torch.zeros_like(points[:, 0])
     for side in (0, -1, 1):
         slot = torch.searchsorted(labelled, here, right=side > 0) - (1 if side < 0 else 0)
@@ -161,8 +179,8 @@ def transport_labels(
         distance = (there - here).abs()
         exists &= distance <= config.reach
         there = torch.where(exists, there, here)
-        moved = chain(velocity, timeline, points, here, there)
-        back = chain(velocity, timeline, moved, there, here)
+        moved = chain(velocity, timeline, points, here, there, config.reach)
+        back = chain(velocity, timeline, moved, there, here, config.reach)
         best = torch.full_like(here, IGNORE_LABEL), torch.zeros_like(points[:, 0])
         for rows in frames_at[:, slot]:
             label, weight = read_label(sources, rows.clamp(min=0), moved, (back - points).norm(dim=-1), config)
@@ -201,14 +219,21 @@ def chain(
     points: Float[Tensor, "Q 3"],
     start: Int[Tensor, "Q"],
     end: Int[Tensor, "Q"],
+    most: int,
 ) -> Float[Tensor, "Q 3"]:
-    """Points taken along the flow from frame time `start` to frame time `end` (indices), one frame at a time."""
-    points, step = points.clone(), (end - start).sign()
-    for k in range(int((end - start).abs().max()) if len(points) else 0):
-        rows = ((end - start).abs() > k).nonzero()[:, 0]
-        now = timeline.times[start[rows] + k * step[rows]][:, None]
-        then = timeline.times[start[rows] + (k + 1) * step[rows]][:, None]
-        points[rows] = integrate(velocity, points[rows], now, then - now, timeline.tau)
+    """Points taken along the flow from frame time `start` to frame time `end` (indices), one frame at a time; none goes
+    farther than `most`."""
+    step, distance = (end - start).sign(), (end - start).abs()
+    for k in range(most):
+        rows = rows_where(distance > k)
+        if len(rows) == 0:
+            break
+        # A point that has arrived stays: its time does not go on.
+        now = start[rows] + distance[rows].clamp(max=k) * step[rows]
+        then = start[rows] + distance[rows].clamp(max=k + 1) * step[rows]
+        times, gaps = timeline.times[now], timeline.times[then] - timeline.times[now]
+        moved = integrate(velocity, points[rows], times[:, None], gaps[:, None], timeline.tau)
+        points = points.index_copy(0, rows, moved)
     return points
 
 

@@ -15,7 +15,10 @@ from tiny_runs import STATIC_STEPS, forget_writers, model_of, set_up, tiny_confi
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.runs import seed_everything
+from semflow_nerfstudio.training import label_transport
+from semflow_nerfstudio.training.label_transport import LabelTransportConfig
 
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "is_nonzero", "equal", "lift_fresh")
 """Operators after which the host needs a value, or a size, from the device; the last one sends numbers there."""
@@ -83,6 +86,41 @@ def test_a_step_does_not_wait(step: int, lacking: str, scene: Path, tmp_path: Pa
         with waits() as seen:
             trainer.train_iteration(later)
         assert seen == []
+
+
+def test_a_step_with_few_labels_does_not_wait(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels that the model's trajectories carry are found without counting, as on a GPU."""
+    monkeypatch.setattr(label_transport, "counting_waits", lambda device: True)
+    config = tiny_config(DynamicSceneDataParserConfig(data=scene, labelled_frames="0,3"), tmp_path)
+    config.pipeline.model.label_transport = LabelTransportConfig(start_after=0)  # type: ignore[attr-defined]
+    trainer = set_up(config)
+    forget_writers()
+    manager: Any = trainer.pipeline.datamanager
+    drawn = iter([manager.next_train(0) for _ in range(3)])
+    manager.next_train = lambda step: next(drawn)
+    step = STATIC_STEPS + 1
+    for later, known in ((step, False), (step + 1, True), (step + 2, True)):
+        model_of(trainer).set_step(later)
+        with waits() as seen:
+            trainer.train_iteration(later)
+        assert not known or seen == []
+    assert model_of(trainer).objective.carry_labels.sources
+
+
+def test_rays_are_drawn_on_the_host(scene: Path, tmp_path: Path) -> None:
+    """Nothing is asked of the device that they are for: one without values, on which every question fails."""
+    trainer = start(scene, tmp_path / "runs", 0)
+    manager: Any = trainer.pipeline.datamanager
+    rays, batch = manager.next_train(0)
+    manager.device = torch.device("meta")
+    manager.to("meta")
+    away, away_batch = manager.next_train(0)
+    assert {batch[key].device.type for key in batch} == {"cpu"} and rays.origins.device.type == "cpu"
+    assert {away_batch[key].device.type for key in away_batch} == {"meta"}
+    assert away.origins.shape == rays.origins.shape
+    for name in ("origins", "directions", "times", "camera_indices"):
+        assert getattr(away, name).device.type == "meta", name
+    assert {value.device.type for value in away.metadata.values()} == {"meta"}
 
 
 def test_bfloat16_is_close(scene: Path, tmp_path: Path) -> None:

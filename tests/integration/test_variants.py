@@ -104,6 +104,11 @@ def test_depth_teaches_every_proposal_field(scene: Path, tmp_path: Path) -> None
         assert all(grad.abs().max() > 0 for grad in grads)
 
 
+def test_an_occupancy_grid_has_no_proposals_to_ask(scene: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="token_visibility asks the proposal fields, which sampler 'occupancy' has"):
+        train(tiny_config(scene, tmp_path, **VARIANTS["occupancy grid"], render=RenderConfig(token_visibility=2)))
+
+
 def test_sampling_must_fit_the_proposal_fields(scene: Path, tmp_path: Path) -> None:
     sampling = ProposalSamplingConfig(proposal_samples=(12, 8))
     with pytest.raises(ValueError, match="proposal_samples has 2 entries for 1 proposal fields"):

@@ -9,6 +9,7 @@ from builders import HEIGHT, WIDTH, arc_cameras, random_samples, random_scene
 from semflow_nerfstudio.flow.timeline import Timeline
 from semflow_nerfstudio.renderer import RenderConfig, render_rays
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
+from semflow_nerfstudio.training import label_transport
 from semflow_nerfstudio.training.label_transport import (
     LabelSources,
     LabelTransportConfig,
@@ -23,6 +24,12 @@ from semflow_nerfstudio.training.observed import Observed
 TIMES = torch.tensor([0.0, 0.2, 0.6, 1.0])
 CONFIG = LabelTransportConfig(decay=0.9, reach=3)
 FIRST = torch.zeros(1, dtype=torch.long)
+
+
+@pytest.fixture(params=[False, True], ids=["counted", "whole"], autouse=True)
+def device_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU, which works on the rows that need it, and as on a GPU, which need not say how many these are."""
+    monkeypatch.setattr(label_transport, "counting_waits", lambda device: request.param)
 
 
 def steady(points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
@@ -43,7 +50,7 @@ def sources(*frames: int, label: int = 2) -> LabelSources:
 def test_chain_goes_frame_by_frame_both_ways() -> None:
     points = torch.zeros(3, 3)
     start, end = torch.tensor([0, 3, 2]), torch.tensor([3, 1, 2])
-    moved = chain(steady, Timeline(TIMES), points, start, end)
+    moved = chain(steady, Timeline(TIMES), points, start, end, 3)
     assert moved[:, 0].tolist() == pytest.approx([0.25, -0.2, 0.0])
     assert not points.any(), "the points themselves are left as they are"
 
