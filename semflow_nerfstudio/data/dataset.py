@@ -66,8 +66,8 @@ class SemFlowDataset(InputDataset):
         motion_mask          uint8, 0 static, 1 moving, 255 unknown
         disparity            float32, relative inverse depth, NaN unknown
         depth                float32, camera z in scene units, NaN unknown
-        inverse_depth        float32, 1 / (camera z in scene units), NaN unknown: from `depth`, else from `disparity`
-                             once `alignments` has been set
+        inverse_depth        float16 (to .05 %, far less than it is wrong), 1 / (camera z in scene units), NaN unknown:
+                             from `depth`, else from `disparity` once `alignments` has been set
 
     Frames come from `metadata["frames"]` of this package's parsers; for other parsers from nerfstudio's `semantics` and
     `depth_filenames` metadata. Labels are ids of `table`, in which the classes of all scenes are merged by name.
@@ -203,7 +203,9 @@ class SemFlowDataset(InputDataset):
             unit = self.depth_unit(frame.scene)
             result["depth"] = unknown if frame.depth is None else read_depth(frame.depth, *size, unit=unit)
         if self.alignments or self.has("depth"):
-            result["inverse_depth"] = self._inverse_depth(index, result.get("depth", unknown))
+            with np.errstate(over="ignore"):  # infinity is as unknown as NaN
+                inverse_depth = self._inverse_depth(index, result.get("depth", unknown)).astype(np.float16)
+            result["inverse_depth"] = inverse_depth
         return {
             key: torch.from_numpy(np.ascontiguousarray(value if value.ndim == 3 else value[..., None]))
             for key, value in result.items()

@@ -103,7 +103,7 @@ def _spread(dataset: SemFlowDataset, scene: int, labels: list[np.ndarray | None]
         depth = next((known[name] for name in ("inverse_depth", "disparity") if name in known), None)
         return spread_labels(
             dataset.get_image_uint8(frame).numpy(),
-            None if depth is None else depth[..., 0].numpy(),
+            None if depth is None else depth[..., 0].float().numpy(),
             own,
             dataset.carried.get(frame),
         )

@@ -132,7 +132,7 @@ def observe(
             return None
         return values.float() / size, mask.bool()
 
-    indices, image = get("indices"), get("image")
+    indices, image, inverse_depth = get("indices"), get("image"), column("inverse_depth")
     assert indices is not None and image is not None
     labels, carried, weight = column("labels"), column("carried_labels"), column("carried_confidence")
     if labels is not None and carried is not None and weight is not None:
@@ -149,6 +149,6 @@ def observe(
         motion=column("motion_mask"),
         flow=flow("flow_forward"),
         flow_backward=flow("flow_backward"),
-        inverse_depth=column("inverse_depth"),
+        inverse_depth=None if inverse_depth is None else inverse_depth.float(),
         disparity=column("disparity"),
     )

@@ -329,7 +329,7 @@ def test_disparity_is_aligned_for_training_only(test_data):
     manager = manage(parser)
     _, batch = manager.next_train(0)
     alignment = manager.train_dataset.metadata["alignment"]["Courtyard"]
-    assert batch["inverse_depth"].dtype == torch.float32 and batch["inverse_depth"].shape == (256, 1)
+    assert batch["inverse_depth"].dtype == torch.float16 and batch["inverse_depth"].shape == (256, 1)
     scene = only_scene(manager)
     assert scene.near and scene.far
     assert (batch["inverse_depth"] > 1 / scene.far).all() and (batch["inverse_depth"] < 1 / scene.near * 1.3).all()
