@@ -88,17 +88,20 @@ def own_video_table() -> str:
 
 def encoding_table() -> str:
     """Time of the hash encodings."""
-    head = ["machine", "dimensions", "levels x table", "times", "encoding", "forward", "forward + backward", "faster"]
+    head = ["machine", "points", "dimensions", "levels x table", "times", "encoding", "forward", "forward + backward"]
+    head += ["faster", "moved, forward"]
     lines = [row(head), row(["---"] * len(head))]
     for result in load("encodings_*.json"):
         machine = result["machine"]
         for entry in result["rows"]:
             times = [number(entry.get(key), ".1f") for key in ("forward_ms", "forward_backward_ms")]
             faster = entry.get("times_faster")
-            cells = [machine.get("gpu", f"{machine['cpu']}, {machine['threads']} threads"), str(entry["dimensions"])]
-            cells += [entry["configuration"], entry["times"] or "-", entry["encoding"]]
+            cells = [machine.get("gpu", f"{machine['cpu']}, {machine['threads']} threads"), f"{result['points']:,}"]
+            cells += [str(entry["dimensions"]), entry["configuration"], entry["times"] or "-", entry["encoding"]]
             cells += [time if time == "not measured" else f"{time} ms" for time in times]
-            lines.append(row([*cells, "-" if faster is None else f"{faster:.1f}x"]))
+            cells.append("-" if faster is None else f"{faster:.1f}x")
+            rate = entry.get("forward_gb_per_s")
+            lines.append(row([*cells, "-" if rate is None else f"{rate:.0f} GB/s"]))
     return "\n".join(lines)
 
 
@@ -107,6 +110,7 @@ def core_table() -> str:
     parts = {"static_field": "static field", "dynamic_field": "dynamic field", "flow": "flow"}
     head = [
         "machine",
+        "commit",
         "grids",
         "rays x samples",
         *parts.values(),
@@ -117,13 +121,14 @@ def core_table() -> str:
     lines = [row(head), row(["---"] * len(head))]
     for result in load("core_*.json"):
         machine, options = result["machine"], result["options"]
-        cells = [machine.get("gpu", f"{machine['cpu']}, {machine['threads']} threads"), result["backend"]]
+        cells = [machine.get("gpu", f"{machine['cpu']}, {machine['threads']} threads"), machine["commit"]]
+        cells += [result["backend"]]
         cells.append(f"{options['rays']} x {options['samples']}")
         cells += [f"{result['rows'][part]['forward_backward_ms']:.1f} ms" for part in parts]
         rendering = result["render_ms_per_ray"]
         cells += [f"{1e3 * result['training_pass_ms_per_ray']:.1f} µs", f"{1e3 * rendering:.2f} µs"]
         whole = options["rays"] == 480 * 270
-        lines.append(row([*cells, f"{1e3 / (rendering * options['rays']):.1f} frames/s" if whole else "-"]))
+        lines.append(row([*cells, f"{1e3 / result['rows']['rendering']['forward_ms']:.1f} frames/s" if whole else "-"]))
     return "\n".join(lines)
 
 

@@ -43,7 +43,7 @@ class QualityRow:
 
 FULL = QualityRow("full", baselines=True)
 MAIN = QualityRow("half size", downscale=2, steps=MAIN_STEPS, views=None, baselines=True)
-EVERY_SAMPLE = 10_000
+EVERY_SAMPLE, EVERY_RAY = 10_000, 2**31 - 1
 
 
 def _row(name: str, **overrides: Any) -> QualityRow:
@@ -68,6 +68,15 @@ ABLATIONS = (
         model__render__static_samples=EVERY_SAMPLE,
         model__render__flow_samples=EVERY_SAMPLE,
     ),
+    _row(
+        "plain and dense",
+        model__render__static_samples=EVERY_SAMPLE,
+        model__render__flow_samples=EVERY_SAMPLE,
+        model__mover_ray_share=1.0,
+        model__advected_rays=EVERY_RAY,
+        model__encoder_every=1,
+    ),
+    _row("occupancy grid instead of proposals", model__sampler="occupancy"),
     _row("no flow loss", model__losses__optical_flow=0.0),
     _row("window K = 1", model__render__window=1),
     _row("window K = 5", model__render__window=5),

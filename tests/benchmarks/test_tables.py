@@ -36,6 +36,7 @@ DNERF = {
     "scores": {"eval_views": 20, "psnr": 25.55, "ssim": 0.9},
 }
 ENCODINGS = {
+    "points": 65536,
     "machine": {"cpu": "Some CPU", "threads": 2},
     "rows": [
         {
@@ -131,11 +132,12 @@ def test_own_video(results: Path) -> None:
 
 def test_encodings(results: Path) -> None:
     measured, missing = body(tables.encoding_table())
-    assert measured == ["Some CPU, 2 threads", "3", "8x15", "-", "numba", "12.3 ms", "40.0 ms", "5.2x"]
-    assert missing == ["Some CPU, 2 threads", "4", "8x15", "frames", "triton", "not measured", "not measured", "-"]
+    assert measured == ["Some CPU, 2 threads", "65,536", "3", "8x15", "-", "numba", "12.3 ms", "40.0 ms", "5.2x", "-"]
+    assert missing[1:] == ["65,536", "4", "8x15", "frames", "triton", "not measured", "not measured", "-", "-"]
     on_gpu = ENCODINGS | {"machine": {"cpu": "Some CPU", "threads": 2, "gpu": "Some GPU"}}
+    on_gpu["rows"] = [row | {"forward_gb_per_s": 867.8} for row in ENCODINGS["rows"]]
     (results / "encodings_cpu.json").write_text(json.dumps(on_gpu))
-    assert body(tables.encoding_table())[0][0] == "Some GPU"
+    assert body(tables.encoding_table())[0][::9] == ["Some GPU", "868 GB/s"]
 
 
 SPEED = {
@@ -158,9 +160,10 @@ SCALE = {
     "measured": "2026-01-01T00:00:00",
     "machine": {"cpu": "Some CPU", "threads": 2},
     "options": {"size": "480x270"},
-    "rows": [{"frames": 12, "ms_per_step": 512.3, "resident_mb": 1234.0, "peak_mb": 2345.0}],
+    "rows": [{"frames": 12, "ms_per_step": 512.3, "cpu_ms_per_step": 800.1, "resident_mb": 1234.0, "peak_mb": 2345.0}],
     "summary": {
         "time_ratio": 1.051,
+        "cpu_time_ratio": 1.02,
         "resident_mb_per_frame": 3.21,
         "peak_mb_per_frame": 3.9,
         "resident_gb_of_300_frames": 2.0,
@@ -188,8 +191,9 @@ def test_core(results: Path) -> None:
     rows = {
         name: {"forward_ms": 1.0, "forward_backward_ms": 2.55} for name in ("static_field", "dynamic_field", "flow")
     }
+    rows["rendering"] = {"forward_ms": 64.0}
     result = {
-        "machine": {"gpu": "Some GPU", "cpu": "Some CPU", "threads": 2},
+        "machine": {"gpu": "Some GPU", "cpu": "Some CPU", "threads": 2, "commit": "abc1234"},
         "backend": "triton",
         "rows": rows,
         "render_ms_per_ray": 0.0005,
@@ -198,16 +202,17 @@ def test_core(results: Path) -> None:
     write_json(results / "core_a.json", result)
     write_json(results / "core_b.json", result | {"options": {"rays": 1024, "samples": 64}})
     whole, batch = body(tables.TABLES["core"]())
-    assert whole == ["Some GPU", "triton", "129600 x 48", *["2.5 ms"] * 3, "0.9 µs", "0.50 µs", "15.4 frames/s"]
-    assert batch[2] == "1024 x 64" and batch[-1] == "-"
+    assert whole[:4] == ["Some GPU", "abc1234", "triton", "129600 x 48"]
+    assert whole[4:] == [*["2.5 ms"] * 3, "0.9 µs", "0.50 µs", "15.6 frames/s"]
+    assert batch[3] == "1024 x 64" and batch[-1] == "-"
 
 
 def test_scale(results: Path) -> None:
     write_json(results / "scale" / "a.json", SCALE)
     rows = [cells[2:] for cells in body(tables.TABLES["scale"]())]
-    assert rows[0] == ["12", "512 ms", "1.23 GB", "2.35 GB"]
-    assert rows[1] == ["growth", "1.05x", "3.2 MB a frame", "3.9 MB a frame"]
-    assert rows[2] == ["300, extrapolated", "-", "2.0 GB", "3.0 GB"]
+    assert rows[0] == ["12", "512 ms", "800 ms", "1.23 GB", "2.35 GB"]
+    assert rows[1] == ["growth", "1.05x", "1.02x", "3.2 MB a frame", "3.9 MB a frame"]
+    assert rows[2] == ["300, extrapolated", "-", "-", "2.0 GB", "3.0 GB"]
 
 
 def test_tables_go_between_their_markers_and_the_rest_stays(results: Path) -> None:
