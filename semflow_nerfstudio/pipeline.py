@@ -124,11 +124,20 @@ class SemanticFlowPipeline(VanillaPipeline):
                     f"the training ends after {last} steps, but the first {without_labels} are without "
                     "labels: raise --max-num-iterations or lower --pipeline.model.adapt-field-steps"
                 )
+            self._say_what_is_too_short(last)
             for name, scheduler in trainer.optimizers.schedulers.items():
                 # What the labels of an adaptation teach starts at its full rate when they come, or a higher one.
                 boost = ADAPTED_RATE if adapting is not None and name == "semantics" else 1.0
                 follow_length(scheduler, last, without_labels if name in LABELS_TEACH else 0, boost)
         return super().get_training_callbacks(training_callback_attributes)
+
+    def _say_what_is_too_short(self, last: int) -> None:
+        config = self.model.config
+        if isinstance(config, SemanticFlowModelConfig) and config.time and last <= config.static_steps:
+            say(
+                f"Nothing that moves will be learned: the training ends after {last} steps, and the first "
+                f"{config.static_steps} are the static field's alone. Lower --pipeline.model.static-steps."
+            )
 
     @profiler.time_function
     def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -78,6 +78,8 @@ class Rendered:
     """Both fields' logits, composited."""
     static_logits: Float[Tensor, "R C"] | None = None
     """The static field's logits, composited with its own weights."""
+    residual: Bool[Tensor, "R"] | None = None
+    """Which rays have the scene's residuals in their logits; None: all."""
 
     @property
     def accumulation(self) -> Float[Tensor, "R"]:

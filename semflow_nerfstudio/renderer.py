@@ -150,6 +150,7 @@ def render_rays(
         out.flow = trace_flows(scene, out, config, training)
     if shared is None:
         return out
+    out.residual = residual
     out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config, residual, training)
     if out.flow is not None:
         out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config, residual, training)

@@ -101,8 +101,10 @@ def count_labels(shared: SharedNetworks, part: SceneOutputs, seen: Observed, sta
         labels = torch.where(seen.static, labels, IGNORE_LABEL)
     if seen.label_weight is not None:
         labels = torch.where(seen.label_weight < 1, IGNORE_LABEL, labels)
-    shared.calibration.update(logits, labels)
     shared.class_prior.update(labels)
+    if part.rendered.residual is not None:  # as they are outside training
+        labels = torch.where(part.rendered.residual, labels, IGNORE_LABEL)
+    shared.calibration.update(logits, labels)
 
 
 def sampling_losses(part: SceneOutputs, seen: Observed, w: LossWeights, stage: Stage) -> dict[str, Tensor]:

@@ -266,4 +266,7 @@ def write_cache(file: Path, arguments: dict[str, Any], **tensors: Tensor) -> Non
         with whole_file(file) as partial, partial.open("wb") as stream:
             np.savez(stream, arguments=json.dumps(arguments), **arrays)
     except OSError as error:
-        say(f"Frame features are not kept in {file.parent} ({error.strerror}): set --frame-features.cache.")
+        say(
+            f"Frame features are not kept in {file.parent} ({error.strerror}): set "
+            "--pipeline.datamanager.frame-features.cache."
+        )

@@ -47,22 +47,28 @@ def load_encoder(name: str, weights: Path) -> FrozenEncoder:
     """
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
-        if name == "dinov2":
-            return PatchEncoder(VisionTransformer.from_state(state))
-        from torchvision import models
-
-        if name == "r3d_18":
-            video = models.video.r3d_18(weights=None)
-            video.load_state_dict(state)
-            return VideoEncoder(video)
-        image = models.resnet18(weights=None) if name == "resnet18" else models.resnet50(weights=None)
-        image.load_state_dict(state)
-        return ImageEncoder(image)
+        # Networks are made with random weights first: training goes on as if they had not been, cached features or not.
+        with torch.random.fork_rng(devices=[]):
+            return _with_weights(name, state)
     except _UNREADABLE as error:
         raise SceneDataError(
             f"{weights} holds no weights of {name} ({type(error).__name__}): give another file with "
-            "--frame-features.weights."
+            "--pipeline.datamanager.frame-features.weights."
         ) from error
+
+
+def _with_weights(name: str, state: dict[str, Tensor]) -> FrozenEncoder:
+    if name == "dinov2":
+        return PatchEncoder(VisionTransformer.from_state(state))
+    from torchvision import models
+
+    if name == "r3d_18":
+        video = models.video.r3d_18(weights=None)
+        video.load_state_dict(state)
+        return VideoEncoder(video)
+    image = models.resnet18(weights=None) if name == "resnet18" else models.resnet50(weights=None)
+    image.load_state_dict(state)
+    return ImageEncoder(image)
 
 
 class FrozenEncoder(nn.Module):

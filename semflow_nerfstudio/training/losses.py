@@ -233,7 +233,8 @@ def relative_depth_loss(
 def order_loss(
     dynamic_distance: Float[Tensor, "R"], static_distance: Float[Tensor, "R"], static: Tensor
 ) -> Float[Tensor, ""]:
-    """Dynamic depth toward the (stopped) static depth on static rays, relative L1."""
+    """Dynamic depth toward the (stopped) static depth on static rays, relative L1; errors of more than the static depth
+    count as much as it and teach nothing."""
     error = (dynamic_distance / static_distance.detach().clamp(min=EPS) - 1).abs()
     return masked_mean(error.clamp(max=1.0), static)
 

@@ -87,7 +87,7 @@ class LossWeights(SavedConfig):
     depth_everywhere: float = 0.0
     """As `depth`, where the disparity was aligned; paper variant."""
     order: float = 0.1
-    """Dynamic depth toward static depth on static rays; paper variant."""
+    """Dynamic depth toward static depth on static rays."""
     depth_guided_blend: float = 0.0
     """Blending toward 1 near the given depth on moving rays, 0 elsewhere; paper variant."""
     sparsity: float = 0.001

@@ -347,3 +347,11 @@ def test_weights_are_looked_for_in_torchs_cache(tmp_path: Path, monkeypatch: pyt
 def test_senseless_widths_are_refused(dim: int) -> None:
     with pytest.raises(ValueError, match="pca_dim"):
         FrameFeaturesConfig(pca_dim=dim)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loading_an_encoder_draws_no_random_numbers(name: str, weights: dict[str, Path]) -> None:
+    """So a training is the same whether its features were cached or not."""
+    before = torch.get_rng_state()
+    load_encoder(name, weights[name])
+    assert torch.equal(torch.get_rng_state(), before)

@@ -116,6 +116,17 @@ def test_static_stage_trains_what_does_not_move(scene: Path, tmp_path: Path) -> 
         assert any(part in name for name in second), part
 
 
+@pytest.mark.parametrize(("steps", "time", "said"), [(3, True, True), (4, True, False), (3, False, False)])
+def test_a_training_that_ends_in_its_static_stage_says_so(
+    steps: int, time: bool, said: bool, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert STATIC_STEPS == 3
+    set_up(tiny_config(scene, tmp_path, steps, time=time))
+    forget_writers()
+    words = " ".join(capsys.readouterr().out.split())
+    assert ("Nothing that moves will be learned: the training ends after 3 steps" in words) == said
+
+
 def test_without_motion_masks_the_static_stage_learns_from_all_rays(scene: Path, tmp_path: Path) -> None:
     trainer = set_up(tiny_config(without(scene, tmp_path / "scene", "motion_masks", "flow"), tmp_path / "runs"))
     assert model_of(trainer).training and model_of(trainer).static_stage

@@ -180,6 +180,36 @@ def test_static_stage_leaves_the_movers_relative_disparity_out() -> None:
     assert torch.equal(loss, static_losses(scene, out, kept, EVERYTHING)["depth"])
 
 
+@pytest.mark.parametrize("term", ["depth", "depth_everywhere"])
+def test_relative_depth_is_inverse_depth_along_the_camera_axis(term: str) -> None:
+    """What the fields show costs nothing at any scale and shift; distances along the rays cost something."""
+    frames = torch.zeros(200, dtype=torch.long)
+    scene, _, out = rendered(random_samples(torch.tensor(TIMES)[frames]), static_only=True)
+    still = torch.zeros(200, dtype=torch.uint8)
+    seen = replace(random_observed(frames), motion=still, z_ratio=1 + torch.rand(200))
+    weights = LossWeights(**({f.name: 0.0 for f in fields(LossWeights)} | TOLERANCES | {term: 1.0}))
+
+    def loss(disparity: Tensor) -> float:
+        given = {"disparity": disparity, "inverse_depth": None if term == "depth" else disparity}
+        return static_losses(scene, out, replace(seen, **given), weights)[term].item()
+
+    shown = (seen.z_ratio / out.distance).detach()
+    assert loss(3 * shown + 7) == pytest.approx(0, abs=1e-6)
+    assert loss(3 / out.distance.detach() + 7) > 0.1
+    assert loss(7 - 3 * shown) > 1
+
+
+@pytest.mark.parametrize(("direction", "frame"), [(1, len(TIMES) - 1), (-1, 0)])
+def test_no_frame_no_advected_losses(direction: int, frame: int) -> None:
+    """Rays of the first and the last frame have no neighbour on one side, and all others have."""
+    for frames, exists in ((torch.full((60,), frame), False), (torch.full((60,), len(TIMES) // 2), True)):
+        scene, _, out = rendered(random_samples(torch.tensor(TIMES)[frames]))
+        seen = replace(random_observed(frames), motion=torch.ones(60, dtype=torch.uint8))
+        losses = dynamic_losses(scene, out, seen, EVERYTHING, CONFIG, direction, 60)
+        assert (losses["consistency"] > 0) == exists and (losses["advected_color"] > 0) == exists
+        assert losses["dynamic_color"] > 0
+
+
 def test_relative_disparity_counts_on_frames_without_aligned_one() -> None:
     """A scene may have depth, or disparity that was aligned, on some of its frames."""
     frames = torch.arange(2).repeat_interleave(100)
