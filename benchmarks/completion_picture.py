@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 
-from semflow_nerfstudio.completion import CONFIDENCE_FOLDER
+from semflow_nerfstudio.data.label_files import CONFIDENCE_FOLDER
 from semflow_nerfstudio.data.layout import read_scene_folder
 
 WIDTH = 240

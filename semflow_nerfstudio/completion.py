@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,15 @@ from PIL import Image
 
 from semflow_nerfstudio.data.dataset import SemFlowDataset
 from semflow_nerfstudio.data.files import read_image_size
-from semflow_nerfstudio.data.label_files import encode_labels, image_mode, save_image, write_class_table
+from semflow_nerfstudio.data.label_files import (
+    COMPLETION_STAMP,
+    CONFIDENCE_FOLDER,
+    encode_labels,
+    image_mode,
+    save_image,
+    with_ignored_color,
+    write_class_table,
+)
 from semflow_nerfstudio.data.labels import ClassTable
 from semflow_nerfstudio.data.modalities import decode_labels
 from semflow_nerfstudio.data.multi_scene import scene_folder
@@ -25,10 +34,6 @@ from semflow_nerfstudio.whole_file import whole_file
 
 if TYPE_CHECKING:
     from semflow_nerfstudio.runs import Progress, Run
-
-CONFIDENCE_FOLDER = "confidence"
-STAMP = "complete.json"
-"""What the images in a folder were made from."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +68,29 @@ def label_files(dataset: SemFlowDataset, frames: range, data: Path, folder: str)
     size = read_image_size(known[0]) if known else None
     images = {frame: Path(dataset.image_filenames[frame]) for frame in frames}
     stems = Counter(image.stem for image in images.values())
-    inside = [path.relative_to(data) for path in known if path.is_relative_to(data) and path.parent != data]
+    places = {path: _place(path, data) for path in known}
+    inside = [place for place in places.values() if place is not None]
     parent = inside[0].parent if inside else Path(folder)
     result = []
     for frame, image in images.items():
         own = given[frame]
-        if own is not None and own.is_relative_to(data) and own.parent != data:
-            name = own.relative_to(data)
+        place = None if own is None else places[own]
+        if place is not None:
+            name = place
         elif stems[image.stem] == 1:
             name = parent / f"{image.stem}.png"
         else:
-            place = image.relative_to(data) if image.is_relative_to(data) else Path(*image.parts[-2:])
-            name = parent / place.with_suffix(".png")
+            name = parent / (_place(image, data) or Path(*image.parts[-2:])).with_suffix(".png")
         own_size = read_image_size(own) if own is not None else size or read_image_size(image)
         result.append(LabelFile(frame, name, own_size, own))
     return result
+
+
+def _place(path: Path, data: Path) -> Path | None:
+    """Where a file lies in a folder below that of the scene; None where it lies elsewhere ("../labels/000.png")."""
+    absolute, folder = (Path(os.path.abspath(p)) for p in (path, data))
+    inside = absolute.is_relative_to(folder) and absolute.parent != folder
+    return absolute.relative_to(folder) if inside else None
 
 
 def camera_of_size(camera: Cameras, width: int, height: int) -> Cameras:
@@ -109,7 +122,9 @@ def complete(
     """Write a label and a confidence image for every training frame of a scene, and the class table, to a folder.
 
     Confidence is 255 (1 - entropy of the classes' probabilities relative to that of a guess), and 255 where a label was
-    given. Frames that are there already are left, so that an interrupted call is continued.
+    given. Frames that are there already are left, so that an interrupted call is continued. Pixels of classes that the
+    scene's table lacks (another scene of the run may have them) are ignored; nothing but what an earlier call wrote is
+    ever replaced.
 
     Args:
         run: A trained run.
@@ -120,8 +135,8 @@ def complete(
         progress: Told after every frame.
 
     Raises:
-        ValueError: the run knows no classes, or not this scene, or the folder holds labels of another run or another
-            `keep_given`.
+        ValueError: the run knows no classes, or not this scene, or the folder is the scene's own, or holds something
+            else, or labels of another run or another `keep_given`.
     """
     dataset: Any = run.pipeline.datamanager.train_dataset
     assert isinstance(dataset, SemFlowDataset) and dataset.scenes is not None
@@ -130,11 +145,16 @@ def complete(
     classes = dataset.classes[number] or dataset.table
     if classes is None or not run.model.class_names:
         raise ValueError("the run was trained without labels: there is nothing to complete")
-    stamp = {"run": str(run.config.get_base_dir()), "step": run.model.step, "keep_given": keep_given}
-    _claim(out, stamp | {"scene": dataset.scenes[number].name}, overwrite)
+    if not set(run.model.class_names) <= set(classes.names):
+        classes = with_ignored_color(classes)
     data, folder = _layout(run, number)
+    if out.resolve() == data.resolve():
+        raise ValueError(f"{out} is the scene's own folder, whose labels would be replaced: choose another one")
     files = label_files(dataset, range(*dataset.scenes[number].frame_range), data, folder)
     mode = image_mode(next((file.given for file in files if file.given is not None), None), classes)
+    stamp = {"run": str(run.config.get_base_dir()), "step": run.model.step, "keep_given": keep_given}
+    names = [path.as_posix() for file in files for path in (file.name, file.confidence)]
+    _claim(out, stamp | {"scene": dataset.scenes[number].name}, names, overwrite)
     write_class_table(out, classes)
     for done, file in enumerate(files):
         if overwrite or not ((out / file.name).is_file() and (out / file.confidence).is_file()):
@@ -161,19 +181,26 @@ def _layout(run: Run, number: int) -> tuple[Path, str]:
     return data, "SegmentationClass_train" if (data / "poses_bounds.npy").is_file() else "labels"
 
 
-def _claim(out: Path, stamp: dict[str, Any], overwrite: bool) -> None:
-    """Note in the folder what its images are made from, unless they are from something else."""
+def _claim(out: Path, stamp: dict[str, Any], files: list[str], overwrite: bool) -> None:
+    """Note in the folder what its images, `files`, are made from, unless they are from something else."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: this is a file; choose another name for the folder of labels")
-    path = out / STAMP
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != stamp:
-        if not overwrite:
-            raise ValueError(f"{out} holds labels of another run or option: choose another folder, or pass --overwrite")
-        for image in sorted(out.rglob("*.png")):  # or a call that goes on later would take them for its own
-            image.unlink()
+    path = out / COMPLETION_STAMP
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        earlier = before.pop("files", files)
+        if before != stamp:
+            if not overwrite:
+                raise ValueError(
+                    f"{out} holds labels of another run or option: choose another folder, or pass --overwrite"
+                )
+            for name in earlier:  # or a call that goes on later would take them for its own
+                (out / name).unlink(missing_ok=True)
+    elif out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{out} holds something that `semflow complete` did not write: choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
-        partial.write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(stamp | {"files": files}, indent=1) + "\n", encoding="utf-8")
 
 
 def _frame(

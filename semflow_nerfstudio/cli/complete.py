@@ -26,7 +26,8 @@ class Complete:
     def main(self) -> None:
         """Write them with a progress display."""
         from semflow_nerfstudio.cli.report import progress
-        from semflow_nerfstudio.completion import CONFIDENCE_FOLDER, complete
+        from semflow_nerfstudio.completion import complete
+        from semflow_nerfstudio.data.label_files import CONFIDENCE_FOLDER
         from semflow_nerfstudio.runs import load_run
 
         run = load_run(self.run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,10 @@ from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 from semflow_nerfstudio.whole_file import whole_file
 
 HEADER = "# label:color_rgb:parts:actions"
+CONFIDENCE_FOLDER = "confidence"
+"""Where `semflow complete` writes how sure it is, as images of the labels' names."""
+COMPLETION_STAMP = "complete.json"
+"""What it made the images in a folder from."""
 
 
 def image_mode(example: Path | None, classes: ClassTable) -> str:
@@ -48,6 +53,20 @@ def encode_labels(ids: UInt8[np.ndarray, "H W"], classes: ClassTable, mode: str)
         palette[IGNORE_LABEL] = classes.colorize(np.array([IGNORE_LABEL]))[0]
         image.putpalette(palette.tobytes())
     return image
+
+
+def with_ignored_color(classes: ClassTable) -> ClassTable:
+    """A table in whose colours ignored pixels can be painted: itself, or with a line for a colour that it lacks."""
+    if not classes.colors_given or len(classes.ignore_colors):
+        return classes
+    taken = {tuple(color) for color in classes.colors.tolist()}
+    free = next(color for color in ((level,) * 3 for level in (255, 0, *range(254, 0, -1))) if color not in taken)
+    order = np.arange(len(classes), dtype=np.uint8) if classes.file_ids is None else classes.file_ids
+    return replace(
+        classes,
+        ignore_colors=np.array([free], np.uint8),
+        file_ids=np.append(order, np.uint8(IGNORE_LABEL)),
+    )
 
 
 def save_image(path: Path, image: Image.Image) -> None:

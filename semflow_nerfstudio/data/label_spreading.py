@@ -63,13 +63,21 @@ def spread_labels(
     # Own labels last: of two in one small pixel they count.
     for part in (known & (labels == IGNORE_LABEL), labels != IGNORE_LABEL):
         small[rows[part], columns[part]] = np.searchsorted(present, seeds[part]) + 1
-    if len(present) < 2:
-        return CarriedLabels.none(height, width)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # probabilities a little outside [0, 1]
-        probability = random_walker(
-            np.concatenate(channels, axis=-1), small, beta=EDGES, mode="cg_j", channel_axis=-1, return_full_prob=True
-        )
+    if len(present) < 2:  # nothing tells where the one class ends
+        return CarriedLabels.none(height, width) if hints is None else hints
+    if (small > 0).all():  # nobody has to walk
+        probability = np.moveaxis(np.eye(len(present))[small - 1], -1, 0)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # probabilities a little outside [0, 1]
+            probability = random_walker(
+                np.concatenate(channels, axis=-1),
+                small,
+                beta=EDGES,
+                mode="cg_j",
+                channel_axis=-1,
+                return_full_prob=True,
+            )
     best = probability.argmax(0)[rows, columns]
     sure = probability.max(0).clip(0, 1)[rows, columns]
     taken = (labels == IGNORE_LABEL) & (sure >= SURE)

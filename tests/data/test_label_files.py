@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semflow_nerfstudio.data.label_files import encode_labels, image_mode, save_image, write_class_table
+from semflow_nerfstudio.data.label_files import (
+    encode_labels,
+    image_mode,
+    save_image,
+    with_ignored_color,
+    write_class_table,
+)
 from semflow_nerfstudio.data.labels import ClassTable, read_label_map
 from semflow_nerfstudio.data.modalities import decode_labels
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
@@ -53,3 +59,19 @@ def test_class_table_comes_back(classes: ClassTable, tmp_path: Path) -> None:
     assert again.names == classes.names
     for name in ("colors", "foreground", "ignore_colors", "file_ids"):
         np.testing.assert_array_equal(getattr(again, name), getattr(classes, name))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "L"])
+def test_unknown_pixels_come_back_where_the_table_had_no_colour_for_them(mode: str, tmp_path: Path) -> None:
+    """In a colour that is no class's, white where it is free; a table that can paint them stays as it is."""
+    colors = np.array([[255, 255, 255], [0, 0, 0], [7, 8, 9]], np.uint8)
+    plain = ClassTable(("a", "b", "c"), colors, np.array([False, True, False]))
+    table = with_ignored_color(plain)
+    assert with_ignored_color(table) is table and table.ignore_colors.tolist() == [[254, 254, 254]]
+    write_class_table(tmp_path, table)
+    again = read_label_map(tmp_path / "labelmap.txt", tmp_path / "foreground_object.txt")
+    assert again.names == plain.names and again.foreground.tolist() == [False, True, False]
+    save_image(tmp_path / "a.png", encode_labels(IDS, table, mode))
+    np.testing.assert_array_equal(decode_labels(tmp_path / "a.png", again), IDS)
+    by_number = ClassTable(("a", "b", "c"), colors, np.zeros(3, bool), colors_given=False)
+    assert with_ignored_color(by_number) is by_number, "255 is never a class there"

@@ -58,11 +58,33 @@ def test_where_nothing_tells_them_apart_the_middle_stays_unlabelled() -> None:
 
 
 def test_sure_hints_count_as_strokes_and_unsure_ones_do_not() -> None:
-    image, labels = gray(halves(0.3, 0.7)), strokes((20, 2, 3))
-    for confidence, classes in ((0.9, {3, 7}), (0.2, set())):
+    image, labels = gray(halves(0.3, 0.7)), strokes((10, 2, 3), (30, 2, 5))
+    for confidence, classes in ((0.9, {3, 5, 7}), (0.2, {3, 5})):
         hint = CarriedLabels(strokes((20, 50, 7)), np.full((HEIGHT, WIDTH), confidence, np.float16))
         found = set(np.unique(spread_labels(image, None, labels, hint).labels)) - {IGNORE_LABEL}
         assert found == classes
+
+
+def test_of_one_class_nothing_spreads_and_what_other_frames_told_stays() -> None:
+    image, labels = gray(halves(0.3, 0.7)), strokes((20, 2, 3))
+    assert (spread_labels(image, None, labels).labels == IGNORE_LABEL).all()
+    hint = CarriedLabels(strokes((20, 50, 7)), np.full((HEIGHT, WIDTH), 0.2, np.float16))
+    found = spread_labels(image, None, labels, hint)
+    assert np.array_equal(found.labels, hint.labels) and np.array_equal(found.confidence, hint.confidence)
+
+
+def test_where_every_pixel_is_told_nothing_is_left_to_spread() -> None:
+    """Half of the pixels by strokes, the rest by sure labels of other frames; or every other pixel of a large image."""
+    truth = np.where(np.arange(WIDTH) < WIDTH // 2, 3, 7)[None].repeat(HEIGHT, 0).astype(np.uint8)
+    own = np.where(np.arange(HEIGHT)[:, None] % 2 == 0, truth, IGNORE_LABEL).astype(np.uint8)
+    other = np.where(own == IGNORE_LABEL, truth, IGNORE_LABEL).astype(np.uint8)
+    hint = CarriedLabels(other, np.full((HEIGHT, WIDTH), 0.9, np.float16))
+    found = spread_labels(gray(halves(0.3, 0.7)), None, own, hint)
+    assert np.array_equal(np.where(own == IGNORE_LABEL, found.labels, own), truth)
+    wide = np.full((200, 700), IGNORE_LABEL, np.uint8)
+    wide[::2, ::2] = np.where(np.arange(700) < 350, 3, 7)[None, ::2]
+    found = spread_labels(gray(halves(0.3, 0.7, 700, 200)), None, wide)
+    assert (found.labels[1::2, :340][:, 1::2] == 3).all() and (found.labels[1::2, 360:][:, 1::2] == 7).all()
 
 
 def test_unknown_depth_is_no_edge() -> None:

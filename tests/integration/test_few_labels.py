@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,16 +94,51 @@ def test_scribbles_train(scene: Path, tmp_path: Path) -> None:
 
 def test_labels_of_another_run_are_gone_before_new_ones_come(tmp_path: Path) -> None:
     """Or a call that was interrupted and goes on without --overwrite would keep them."""
-    completion._claim(tmp_path, {"run": "one"}, overwrite=False)
-    image = tmp_path / "labels" / "000.png"
+    out = tmp_path / "out"
+    completion._claim(out, {"run": "one"}, ["labels/000.png"], overwrite=False)
+    image, own = out / "labels" / "000.png", out / "labels" / "mine.png"
     image.parent.mkdir()
     image.touch()
+    own.touch()
     with pytest.raises(ValueError, match="--overwrite"):
-        completion._claim(tmp_path, {"run": "other"}, overwrite=False)
-    completion._claim(tmp_path, {"run": "one"}, overwrite=True)
+        completion._claim(out, {"run": "other"}, [], overwrite=False)
+    completion._claim(out, {"run": "one"}, ["labels/000.png"], overwrite=True)
     assert image.is_file()
-    completion._claim(tmp_path, {"run": "other"}, overwrite=True)
-    assert not image.exists()
+    completion._claim(out, {"run": "other"}, ["labels/001.png"], overwrite=True)
+    assert not image.exists() and own.is_file(), "what it did not write is never deleted"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_something_else_is_left_alone(overwrite: bool, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds something that `semflow complete` did not write"):
+        completion._claim(tmp_path, {"run": "one"}, [], overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_scene_s_own_folder_is_refused(
+    scene: Path, partial_run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in scene.rglob("*")}
+    with pytest.raises(SystemExit):
+        semflow(monkeypatch, "complete", partial_run.config.get_base_dir(), scene, "--overwrite")
+    assert "is the scene's own folder" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in scene.rglob("*")} == before
+
+
+def test_labels_from_outside_the_scene_are_not_written_outside(tmp_path: Path) -> None:
+    """Label files named "../annotations/000.png" get a place of their own below the output folder."""
+    data = tmp_path / "scene"
+    for name in ("scene/images/000.png", "scene/images/001.png", "annotations/000.png", "scene/mine/001.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 3)).save(tmp_path / name)
+    labels = [data / "../annotations/000.png", data / "images/../mine/001.png"]
+    dataset: Any = SimpleNamespace(
+        frames=[SimpleNamespace(labels=path) for path in labels],
+        image_filenames=[data / "images/000.png", data / "images/001.png"],
+    )
+    names = [file.name.as_posix() for file in completion.label_files(dataset, range(2), data, "labels")]
+    assert names == ["mine/000.png", "mine/001.png"]
 
 
 def semflow(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:

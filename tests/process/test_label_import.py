@@ -23,7 +23,14 @@ from label_files import (
 )
 from PIL import Image
 
-from semflow_nerfstudio.data.labels import make_class_table
+from semflow_nerfstudio.data.label_files import (
+    COMPLETION_STAMP,
+    CONFIDENCE_FOLDER,
+    encode_labels,
+    save_image,
+    write_class_table,
+)
+from semflow_nerfstudio.data.labels import ClassTable, make_class_table
 from semflow_nerfstudio.data.modalities import decode_labels
 from semflow_nerfstudio.process.labels.found import LabelSource
 from semflow_nerfstudio.process.labels.importer import FORMATS, import_labels
@@ -233,6 +240,22 @@ def test_tables_of_id_images(table, tmp_path):
     for path in (tmp_path / "l", tmp_path / "l/classes.json"):
         _, read = take(path, tmp_path / "out")
         np.testing.assert_array_equal(read(FRAMES[0]), expected(0, "rest", "hand", "?"))
+
+
+def test_completed_labels_are_taken_without_their_confidence(tmp_path):
+    """What `semflow complete` wrote, corrected by hand or not; another folder's `confidence` may be anything."""
+    names, colors = ("rest", "hand", "ring"), np.array([[9, 9, 9], [200, 0, 0], [0, 200, 0]], np.uint8)
+    table = ClassTable(names, colors, np.zeros(3, bool))
+    for k, frame in enumerate(FRAMES):
+        save_image(tmp_path / "done/labels" / frame, encode_labels(ids(k), table, "RGB"))
+        save_image(tmp_path / "done" / CONFIDENCE_FOLDER / frame, Image.new("L", (WIDTH, HEIGHT), 250))
+    write_class_table(tmp_path / "done", table)
+    with pytest.raises(ValueError, match="both label"):
+        take(tmp_path / "done", tmp_path / "out")
+    write_json(tmp_path / "done" / COMPLETION_STAMP, {})
+    _, read = take(tmp_path / "done", tmp_path / "out")
+    for k, frame in enumerate(FRAMES):
+        np.testing.assert_array_equal(read(frame), expected(k, *names))
 
 
 def test_names_match_without_endings_in_folders_and_by_the_number_of_a_video(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.files import load_image, read_image_size
+from semflow_nerfstudio.data.label_files import COMPLETION_STAMP, CONFIDENCE_FOLDER
 from semflow_nerfstudio.data.labels import ClassTable, majority_resize, make_class_table, read_label_map
 from semflow_nerfstudio.data.modalities import decode_labels
 from semflow_nerfstudio.data.resize import resize_nearest
@@ -36,7 +37,8 @@ def read_masks(folder: Path, source: LabelSource) -> LabelSet:
     """Colour masks in the colours of labelmap.txt: in SegmentationClass/, or beside it.
 
     SegmentationObject/ tells instances apart, by colour in every frame. `background` in the label map is what CVAT
-    paints where nobody drew; `source.background` gives it another name.
+    paints where nobody drew; `source.background` gives it another name. In a folder that `semflow complete` wrote, its
+    confidence images are no masks.
     """
     table = read_label_map(folder / LABEL_MAP, folder / "foreground_object.txt")
     if source.background is not None:
@@ -53,8 +55,11 @@ def read_masks(folder: Path, source: LabelSource) -> LabelSet:
     within = folder / VOC_CLASSES if (folder / VOC_CLASSES).is_dir() else folder
     objects = folder / VOC_OBJECTS
     images = []
+    completed = (folder / COMPLETION_STAMP).is_file()
     for path in png_files(within):
         name = path.relative_to(within).as_posix()
+        if completed and path.is_relative_to(folder / CONFIDENCE_FOLDER):
+            continue
         paint = partial(_paint_mask, path, objects / name if (objects / name).is_file() else None, table)
         images.append(LabelImage(name, str(path), read_image_size(path), paint))
     return LabelSet(table, images)
