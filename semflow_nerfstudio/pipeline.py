@@ -75,9 +75,16 @@ class SemanticFlowPipeline(VanillaPipeline):
         local_rank: int = 0,
         **kwargs: Any,
     ) -> None:
+        """nerfstudio's, ready to train ("val") or to be looked at.
+
+        Raises:
+            ValueError: what is to be adapted, and how, makes no sense or does not fit.
+        """
         # Adam's moments of table entries that are no longer seen decay into denormal numbers, which make a CPU several
         # times slower from some 800 steps on. Threads inherit the setting, so it comes before any are started.
         torch.set_flush_denormal(True)
+        if test_mode == "val":  # a saved run is shown whatever it was trained with
+            check_adaptation(config)
         adapting = adaptation(config)
         adapted = None
         if adapting is not None and adapting.adapt_from is not None and test_mode == "val":
@@ -293,6 +300,26 @@ def adaptation(config: VanillaPipelineConfig) -> SemanticFlowModelConfig | None:
     """The model's part of a configuration that takes the shared networks of another run; None of others."""
     model = config.model
     return model if isinstance(model, SemanticFlowModelConfig) and model.adapt_from is not None else None
+
+
+def check_adaptation(config: VanillaPipelineConfig) -> None:
+    """Refuse options of an adaptation that would mean nothing.
+
+    Raises:
+        ValueError: a number of steps is negative, or nothing is adapted.
+    """
+    model = config.model
+    if not isinstance(model, SemanticFlowModelConfig):
+        return
+    for name in ("adapt_field_steps", "adapt_label_steps", "adapt_freeze_shared"):
+        value, option = getattr(model, name), f"--pipeline.model.{name.replace('_', '-')}"
+        if value is not None and value < 0:
+            raise ValueError(f"{option} is {value}: use a number of steps from 0 up")
+        if model.adapt_from is None and value != getattr(type(model), name):
+            raise ValueError(
+                f"{option} is {value}, but no run is adapted: name one with --pipeline.model.adapt-from, or leave the "
+                "option out"
+            )
 
 
 def for_adaptation(

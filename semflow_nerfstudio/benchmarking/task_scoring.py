@@ -60,6 +60,12 @@ def score(
     return {spec: {method: table.result() for method, table in methods.items()} for spec, methods in tables.items()}
 
 
+def protocol_times(spec: str, count: int) -> set[int]:
+    """Indices of the times of a clip on which a protocol is scored: those without labels, or else all."""
+    times = set(range(count))
+    return times - set(labelled_frames(spec, count)) or times
+
+
 def protocol_views(dataset: Any, train_set: Any, scene: int, spec: str, count: int | None) -> list[int]:
     """Indices of the evaluation views on which a protocol is scored: those of the times without labels.
 
@@ -71,11 +77,11 @@ def protocol_views(dataset: Any, train_set: Any, scene: int, spec: str, count: i
         count: How many, evenly spread; None: all.
     """
     times = np.asarray(train_set.scenes[scene].distinct_times)
-    unlabelled = set(range(len(times))) - set(labelled_frames(spec, len(times)))
+    scored = protocol_times(spec, len(times))
     found = []
     for index, frame in enumerate(dataset.frames):
         time = int(np.abs(times - float(dataset.cameras.times[index, 0])).argmin())
-        if frame.scene == scene and (time in unlabelled or not unlabelled):
+        if frame.scene == scene and time in scored:
             found.append(index)
     return found if count is None else [found[k] for k in evenly_spaced(len(found), count)]
 

@@ -6,6 +6,8 @@ import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,11 @@ from nerfstudio.engine.trainer import TrainerConfig
 from semflow_nerfstudio.benchmarking.machine import describe, package_commit
 from semflow_nerfstudio.benchmarking.records import RunKey
 from semflow_nerfstudio.benchmarking.task_rows import Row
-from semflow_nerfstudio.benchmarking.task_scoring import score
+from semflow_nerfstudio.benchmarking.task_scoring import protocol_times, score
 from semflow_nerfstudio.configs.methods import lite
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.labels import merge_class_tables
-from semflow_nerfstudio.data.layout import read_scene_folder
+from semflow_nerfstudio.data.layout import TEST_FOLDER, TEST_LABEL_FOLDER, SceneFolder, read_scene_folder
 from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
 from semflow_nerfstudio.runs import load_run, train
 
@@ -103,14 +105,24 @@ class Plan:
 
     def reason_not_to(self) -> str | None:
         """Why this cannot be measured, as far as the scenes are there; None where it can."""
-        if not self.row.together or not all(scene.is_dir() for scene in self.scenes):
+        if not all(scene.is_dir() for scene in self.scenes):
             return None  # built-in scenes may still have to be made
-        tables = [read_scene_folder(scene).classes for scene in self.scenes]
+        folders = {scene: _listed(scene) for scene in self.scenes}
+        tables = [folder.classes for folder in folders.values()]
+        parser = _read(self._base(self.steps, self.row.name), (self.scene,))
+        parser.labelled_frames = self.row.labels
         try:
             merge_class_tables([table for table in tables if table is not None])
+            labelled = parser.setup().scored_times(folders[self.scene])
         except SceneDataError as error:
             return str(error)
-        return None
+        count = len(folders[self.scene].images)
+        if any(labelled & protocol_times(spec, count) for spec in self.row.scored_as):
+            return None
+        return (
+            f"{self.scene} has no held-out view with labels that {self.row.name} could be scored on: add "
+            f"{TEST_FOLDER} and {TEST_LABEL_FOLDER}"
+        )
 
     def config(self) -> TrainerConfig:
         """The row's training; an adaptation's `adapt_from` is filled in when its source is trained.
@@ -190,6 +202,40 @@ def override(target: Any, name: str, value: Any) -> None:
 def built_in_folder(out: Path) -> Path:
     """Where built-in scenes are made, below it one folder for each size."""
     return out / "scenes"
+
+
+def check_scenes(scenes: Sequence[Path], sources: Sequence[Path], out: Path) -> None:
+    """Look at all scenes before anything is trained, but for built-in ones that are still to be made.
+
+    Raises:
+        ValueError: one is not there, cannot be read, or is called as another: results are known by folders' names.
+    """
+    given = [*(("--scenes", scene) for scene in scenes), *(("--sources", source) for source in sources)]
+    for option, scene in given:
+        if _is_built_in(scene, out) and not scene.exists():
+            continue
+        if not (scene / "poses_bounds.npy").is_file():
+            raise ValueError(
+                f"{scene} is no scene, for it has no poses_bounds.npy: give folders of scenes with {option}"
+            )
+        _listed(scene)
+    for (_, scene), (_, other) in combinations(given, 2):
+        if scene.resolve() == other.resolve():
+            raise ValueError(f"{scene} is given twice: name every scene once in --scenes and --sources")
+        if scene.name == other.name:
+            raise ValueError(
+                f"{scene} and {other} have one name, by which results are known: rename one of the folders"
+            )
+
+
+@cache
+def _listed(scene: Path) -> SceneFolder:
+    """A scene's files; every row asks for them, and long clips have many."""
+    return read_scene_folder(scene)
+
+
+def _is_built_in(scene: Path, out: Path) -> bool:
+    return scene.parent.parent == built_in_folder(out) and scene.name in BUILT_IN
 
 
 def make_built_in_scenes(plans: Sequence[Plan], size: str, frames: int = 12) -> None:

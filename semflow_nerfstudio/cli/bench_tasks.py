@@ -63,6 +63,7 @@ class Tasks:
         target, made = tasks.BUILT_IN_NAMES
         scenes = self.scenes or [folder / target]
         sources = tuple(self.sources or [folder / name for name in made])
+        tasks.check_scenes(scenes, sources, self.out)
         records = Records(self.results)
         plans = [
             tasks.Plan(

@@ -45,7 +45,7 @@ class Track:
         from semflow_nerfstudio.runs import load_run
         from semflow_nerfstudio.tracking.files import read_points, write_tracks
         from semflow_nerfstudio.tracking.points import grid_queries
-        from semflow_nerfstudio.tracking.scoring import read_true_tracks, score_tracks
+        from semflow_nerfstudio.tracking.scoring import WHOLE_CLIP, read_true_tracks, score_tracks
         from semflow_nerfstudio.tracking.tracker import Tracker, track_points
         from semflow_nerfstudio.tracking.video import track_video
         from semflow_nerfstudio.visuals.video import check_target, frame_rate
@@ -67,6 +67,8 @@ class Track:
             number = list(run.model.scenes).index(tracker.name)
             parser = run.pipeline.datamanager.config.dataparser  # type: ignore[attr-defined]
             truth = read_true_tracks(scene_folder(parser, number))
+            if len(tracker.frame_times) != truth.pixels.shape[1]:  # or a point in a missing frame is all that is said
+                raise ValueError(WHOLE_CLIP)
             queries = truth.queries(tracker.image_size)
         tracks = track_points(run, queries, self.camera, self.scene)
         out = self.out or run.config.get_base_dir() / "tracks"

@@ -171,11 +171,20 @@ class DynamicSceneDataParser(DataParser):
             if self.config.include_training_views or not scene.cameras.same_camera(view.camera, view.time)
         ]
 
+    def scored_times(self, scene: SceneFolder) -> set[int]:
+        """Indices of the times of the clip that evaluation views with labels show, of the scene's files as listed.
+
+        Raises:
+            SceneDataError: the options leave no evaluation view.
+        """
+        _, evaluation = self._split(scene)
+        return {view.time for view in evaluation if view.record.labels is not None}
+
     def _split(self, scene: SceneFolder) -> tuple[list[_View], list[_View]]:
         """Training and evaluation views. Labels of training frames that may not be used are dropped here."""
         config = self.config
         count = len(scene.images)
-        labelled = set(labelled_frames(config.labelled_frames, count))
+        labelled = set(labelled_frames(config.labelled_frames, count, config.data))
         if config.eval_protocol not in EVAL_PROTOCOLS:
             raise SceneDataError(
                 f"--eval-protocol is '{config.eval_protocol}' for {config.data}: use {', '.join(EVAL_PROTOCOLS)}."

@@ -26,7 +26,7 @@ def scribble_share(spec: str) -> float | None:
     return SCRIBBLES.get(spec.strip().lower())
 
 
-def labelled_frames(spec: str, num_frames: int) -> tuple[int, ...]:
+def labelled_frames(spec: str, num_frames: int, clip: object = "the clip") -> tuple[int, ...]:
     """Sorted 0-based indices (in order of time) of the frames whose labels may be used.
 
     Args:
@@ -34,6 +34,7 @@ def labelled_frames(spec: str, num_frames: int) -> tuple[int, ...]:
             n = floor(share * num_frames + .5) labelled frames, completion takes the first ceil(n / 2) and the last
             floor(n / 2), tracking the first n.
         num_frames: number of distinct times of the clip, before anything is held out.
+        clip: what errors call it: of several scenes' clips, which differ in length, only one may be too short.
 
     Raises:
         SceneDataError: naming --labelled-frames, on anything else or an index that the clip does not have.
@@ -58,7 +59,7 @@ def labelled_frames(spec: str, num_frames: int) -> tuple[int, ...]:
     outside = [index for index in indices if not 0 <= index < num_frames]
     if outside:
         raise SceneDataError(
-            f"--labelled-frames is '{spec}' but the clip has no frame {outside[0]}: use indices from 0 to "
+            f"--labelled-frames is '{spec}' but {clip} has no frame {outside[0]}: use indices from 0 to "
             f"{num_frames - 1}."
         )
     if len(set(indices)) != len(indices):

@@ -229,7 +229,8 @@ class SemFlowDataParser(Nerfstudio):
         )
 
     def _without_hidden_labels(self, file: TransformsFile, frames: list[TransformsFrame]) -> list[TransformsFrame]:
-        labelled = file.distinct_times[list(labelled_frames(self.config.labelled_frames, len(file.distinct_times)))]
+        times = file.distinct_times
+        labelled = times[list(labelled_frames(self.config.labelled_frames, len(times), file.path))]
         share = scribble_share(self.config.labelled_frames)
         return [
             replace(

@@ -14,6 +14,10 @@ from semflow_nerfstudio.evaluation.tracking import tapvid_metrics, to_tapvid_ras
 from semflow_nerfstudio.tracking.points import Queries, Tracks
 
 TRUTH_FILE = "gt_tracks.npz"
+WHOLE_CLIP = (
+    "exact tracks are in the training frames of the whole clip, one a time: follow them there, in a run that holds no "
+    "frame out"
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def score_tracks(tracks: Tracks, truth: TrueTracks) -> dict[str, float]:
         ValueError: they are not.
     """
     if tracks.pixels.shape != truth.pixels.shape or not np.array_equal(tracks.view_times, tracks.view_cameras):
-        raise ValueError("exact tracks are in the training frames of the whole clip, one a time: follow them there")
+        raise ValueError(WHOLE_CLIP)
     width, height = tracks.image_size
     true = to_tapvid_raster(truth.pixels * np.array(tracks.image_size), height, width)
     predicted = to_tapvid_raster(np.nan_to_num(tracks.pixels, nan=-1e4), height, width)

@@ -24,6 +24,8 @@ PRIOR = "class_prior.counts"
 """How often each class was labelled; a new class has not been yet, and older checkpoints do not say."""
 CLASS_LAYERS = ("flow_network.", "static_network.")
 """Parts of the shared networks whose last layers have a row for each class."""
+ENCODER = "encoder."
+"""A frame encoder that was trained along; networks that read frozen features have none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +95,12 @@ class TrainedShared:
     @property
     def lacks_basis(self) -> bool:
         """Whether they read frozen features of which the checkpoint does not say how they were compressed."""
-        return self.basis is None and not any(name.startswith("encoder.") for name in self.state)
+        return self.basis is None and not self.trains_encoder
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether their frame encoder is trained along, so that they read no frozen features."""
+        return any(name.startswith(ENCODER) for name in self.state)
 
 
 def checkpoint_file(path: Path) -> Path:
@@ -160,6 +167,13 @@ def adapt_shared(shared: SharedNetworks, source: TrainedShared, names: Sequence[
     apart = (BASIS, PRIOR)
     own = {name: value for name, value in shared.state_dict().items() if not name.startswith(apart)}
     differing = sorted(own.keys() ^ {name for name in source.state if not name.startswith(apart)})
+    if differing and differing[0].startswith(ENCODER):
+        made_by = {} if source.basis is None else source.basis.made_by()
+        frozen = f"{made_by.get('encoder', 'as in its config.yml')}, whose weights must be there"
+        raise ValueError(
+            f"{source.path} has another frame encoder: use --pipeline.datamanager.frame-features.encoder "
+            f"{'trainable' if source.trains_encoder else frozen}"
+        )
     if differing:
         raise ValueError(
             f"{source.path} has other shared networks ({differing[0]}): use its --pipeline.model.shared options"

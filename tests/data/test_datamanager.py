@@ -11,7 +11,17 @@ from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConf
 from nerfstudio.data.dataparsers.dnerf_dataparser import DNeRFDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.data.pixel_samplers import PatchPixelSampler
-from tiny_scenes import FRAMES, HEIGHT, WIDTH, edit_transforms, save_image, write_dynamic_scene, write_transforms
+from tiny_scenes import (
+    FRAMES,
+    HEIGHT,
+    WIDTH,
+    drawn_pixels,
+    edit_transforms,
+    same,
+    save_image,
+    write_dynamic_scene,
+    write_transforms,
+)
 
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.datamanager import SemFlowDataManager, SemFlowDataManagerConfig
@@ -19,6 +29,7 @@ from semflow_nerfstudio.data.disparity_alignment import DisparityAlignment
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.data.frame_sampler import PixelPool, SemFlowPixelSamplerConfig
 from semflow_nerfstudio.data.transforms import SemFlowDataParserConfig
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
 
 def manage(dataparser: DataParserConfig, test_mode: str = "val", **config) -> SemFlowDataManager:
@@ -322,6 +333,23 @@ def test_several_cameras_at_one_time(tmp_path):
     scene = only_scene(manager)
     assert scene.times.tolist() == [0, 0, 1, 1] and scene.distinct_times.tolist() == [0, 1]
     assert scene.next_frame.tolist() == [2, 3, -1, -1] and scene.previous_frame.tolist() == [-1, -1, 0, 1]
+
+
+def test_labels_of_unlabelled_frames_of_a_transforms_file_are_never_read(tmp_path):
+    """Without their files, batches are the same, carried labels among them. Frames 0 and 3 are held out."""
+    batches = []
+    for name in ("whole", "bare"):
+        folder = write_transforms(tmp_path / name, [float(k) for k in range(6)], count=6)
+        if name == "bare":
+            for frame in (2, 4):
+                (folder / f"SegmentationClass_train/{frame:03d}.png").unlink()
+        parser = SemFlowDataParserConfig(data=folder, eval_mode="interval", eval_interval=3, labelled_frames="1,5")
+        batches.append(drawn_pixels(manage(parser, pixel_sampler=SemFlowPixelSamplerConfig(frames_per_batch=None))))
+    before, after = batches
+    assert before.keys() == after.keys() and "carried_labels" in before
+    assert all(same(before[key], after[key]) for key in before)
+    labelled = before["indices"][(before["labels"] != IGNORE_LABEL)[:, 0], 0]
+    assert set(labelled.tolist()) == {0, 3}, "the first and the last of the four that are trained on"
 
 
 def test_disparity_is_aligned_for_training_only(test_data):

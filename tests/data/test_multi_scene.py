@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from several_scenes import FRAMES, MERGED, SIZES, write_scenes
-from tiny_scenes import edit_transforms, write_transforms
+from tiny_scenes import drawn_pixels, edit_transforms, same, write_transforms
 
 from semflow_nerfstudio.data.checks import SceneDataError
 from semflow_nerfstudio.data.datamanager import SemFlowDataManager, SemFlowDataManagerConfig
@@ -22,6 +22,7 @@ from semflow_nerfstudio.data.labels import (
 )
 from semflow_nerfstudio.data.multi_scene import scene_folder, scene_names, scene_paths
 from semflow_nerfstudio.data.transforms import SemFlowDataParserConfig
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
 
 def table(file: str, *classes: tuple[str, tuple[int, int, int] | None], foreground: tuple[str, ...] = ()) -> ClassTable:
@@ -229,6 +230,13 @@ def test_transforms_files(tmp_path: Path) -> None:
     assert manager.train_dataset.table.names == MERGED
 
 
+def test_a_labelled_frame_that_is_not_there_names_its_scene(root: Path) -> None:
+    """B is shorter than A."""
+    parser = DynamicSceneDataParserConfig(data=root, scenes=("A", "B"), labelled_frames="0,3")
+    with pytest.raises(SceneDataError, match=rf"'0,3' but {root / 'B'} has no frame 3: use indices from 0 to 2\."):
+        manage(root, dataparser=parser)
+
+
 def test_inference_reads_every_scene_at_full_size(root: Path) -> None:
     parser = DynamicSceneDataParserConfig(data=root, scenes=("A", "B"), downscale_factor=2)
     for mode, divisor in (("test", 2), ("inference", 1)):
@@ -237,6 +245,31 @@ def test_inference_reads_every_scene_at_full_size(root: Path) -> None:
 
 
 # ---------------------------------------------------------------- labels that are not to be read
+
+
+def test_labels_of_unlabelled_frames_are_never_read(root: Path, tmp_path: Path) -> None:
+    """Without their files, batches and the labels that are carried to other frames are the same, in every scene."""
+    bare = Path(shutil.copytree(root, tmp_path / "scenes"))
+    for frame in ("A/SegmentationClass_train/001", "A/SegmentationClass_train/003", "B/SegmentationClass_train/001"):
+        (bare / f"{frame}.png").unlink()
+    managers = [
+        manage(
+            folder,
+            dataparser=DynamicSceneDataParserConfig(data=folder, scenes=("A", "B"), labelled_frames="0,2"),
+            pixel_sampler=SemFlowPixelSamplerConfig(frames_per_batch=None),
+        )
+        for folder in (root, bare)
+    ]
+    before, after = (drawn_pixels(manager) for manager in managers)
+    assert before.keys() == after.keys() and "carried_labels" in before
+    assert all(same(before[key], after[key]) for key in before)
+    labelled = before["indices"][(before["labels"] != IGNORE_LABEL)[:, 0], 0]
+    assert set(labelled.tolist()) == {0, 2, 4, 6}, "frames 0 and 2 of each scene"
+    sources = [manager.train_dataset.metadata["label_sources"] for manager in managers]
+    assert set(sources[0]) == set(sources[1]) == {"A", "B"}
+    for name, source in sources[0].items():
+        assert torch.equal(source.labels, sources[1][name].labels)
+        assert torch.equal(source.wanted, sources[1][name].wanted)
 
 
 def test_hidden_labels_may_be_broken_or_missing(root: Path, tmp_path: Path) -> None:

@@ -123,6 +123,12 @@ def test_labelled_frames_count_distinct_times(tmp_path):
     assert all(frame.labels is None for frame in parse(folder, labelled_frames="none").metadata["frames"])
 
 
+def test_a_labelled_frame_that_is_not_there_names_the_file(tmp_path):
+    folder = write_transforms(tmp_path, [0, 0, 5, 6], ["a", "b", "a", "a"])
+    with pytest.raises(SceneDataError, match=rf"'0,3' but {folder}/transforms\.json has no frame 3: .* 0 to 2"):
+        parse(folder, labelled_frames="0,3")
+
+
 def test_downscaling_needs_no_smaller_folders(tmp_path):
     folder = write_transforms(tmp_path, TIMES)
     cameras = parse(folder, downscale_factor=3).cameras

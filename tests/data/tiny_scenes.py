@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 COLORS = np.array([[0, 0, 0], [0, 130, 180], [220, 20, 60]], np.uint8)
@@ -115,3 +117,15 @@ def edit_transforms(folder: Path, edit) -> None:
     meta = json.loads(path.read_text())
     edit(meta)
     path.write_text(json.dumps(meta))
+
+
+def drawn_pixels(manager: Any, steps: int = 5) -> dict[str, torch.Tensor]:
+    """The batches of a data manager's first steps in one, the same whenever the same is drawn from."""
+    torch.manual_seed(0)
+    batches = [manager.next_train(step)[1] for step in range(steps)]
+    return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether tensors are equal, unknown values included."""
+    return torch.allclose(one.float(), other.float(), rtol=0, atol=0, equal_nan=True)

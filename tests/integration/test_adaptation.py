@@ -180,3 +180,29 @@ def test_what_does_not_fit_is_refused(scene: Path, run_of_two: TrainedRun, tmp_p
         set_up(adapt(scene, tmp_path, run_of_two, steps=2))
     with pytest.raises(ValueError, match="is no checkpoint and holds none"):
         set_up(adapt(scene, tmp_path, run_of_two, adapt_from=tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("adapt_field_steps", 5), ("adapt_label_steps", 0), ("adapt_freeze_shared", True)]
+)
+def test_options_that_would_mean_nothing_are_refused(
+    run_of_two: TrainedRun, tmp_path: Path, option: str, value: Any
+) -> None:
+    """Before any data is read."""
+    name = f"--pipeline.model.{option.replace('_', '-')}"
+    with pytest.raises(ValueError, match=rf"{name} is {value}, but no run is adapted: .*--pipeline\.model\.adapt-from"):
+        set_up(tiny_config(tmp_path / "nowhere", tmp_path, **{option: value}))
+    if option.endswith("steps"):
+        with pytest.raises(ValueError, match=rf"{name} is -1: use a number of steps from 0 up"):
+            set_up(adapt(tmp_path / "nowhere", tmp_path, run_of_two, **{option: -1}))
+
+
+def test_saved_runs_are_shown_whatever_they_say_of_adaptations(run_of_two: TrainedRun, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run_of_two.folder, tmp_path / "run"))
+    text = (folder / "config.yml").read_text()
+    for before, after in (("freeze_shared: false", "freeze_shared: true"), ("label_steps: null", "label_steps: 5")):
+        assert f"adapt_{before}" in text
+        text = text.replace(f"adapt_{before}", f"adapt_{after}")
+    (folder / "config.yml").write_text(text)
+    run = load_run(folder)
+    assert run.model.config.adapt_freeze_shared and run.model.config.adapt_label_steps == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -162,3 +163,48 @@ def test_scenes_whose_classes_contradict_are_not_measured_together(
     assert f"two-scenes on scene, seed 0: not measured: {table} and {scene / 'labelmap.txt'} give class" in printed
     (found,) = map(read_record, (tmp_path / "results").glob("*.json"))
     assert found["configuration"] == "full-no-flow-features"
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_scenes_are_looked_at_before_anything_is_trained(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, listed: bool
+) -> None:
+    """Whatever rows are chosen, a mistyped path and two scenes of one name are one sentence."""
+    monkeypatch.setattr(tasks, "measure", lambda *_: pytest.fail("nothing may be trained"))
+    twin = Path(shutil.copytree(scene, tmp_path / "twin" / scene.name))
+    other = Path(shutil.copytree(scene, tmp_path / "other"))
+    options = f"--only =full {'--list' if listed else ''} --results {tmp_path}/results --out {tmp_path}/out --scenes"
+    for arguments, words in (
+        ((scene, tmp_path / "nowhere"), f"{tmp_path}/nowhere is no scene, .*with --scenes"),
+        ((scene, "--sources", tmp_path / "nowhere"), f"{tmp_path}/nowhere is no scene, .*with --sources"),
+        ((scene, twin), f"{scene} and {twin} have one name, .*: rename"),
+        ((scene, "--sources", other, twin), f"{scene} and {twin} have one name, .*: rename"),
+        ((scene, other, scene), f"{scene} is given twice: name every scene once"),
+    ):
+        with pytest.raises(SystemExit):
+            bench(monkeypatch, options, *arguments)
+        error = capsys.readouterr().err.strip()
+        assert re.search(words, error) and "\n" not in error, error
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_without_a_view_to_score_are_not_measured(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Without test views frame 3 is held out, which completion labels and tracking does not; labels are needed too."""
+    bare = without(scene, tmp_path / "bare", "multiview_GT*")
+    blind = without(scene, tmp_path / "blind", "multiview_GT_semantic")
+    names = ("completion-50", "tracking-50", "full", "adaptation-0")
+    options = f"--results {tmp_path}/results --out {tmp_path}/out --only"
+    bench(monkeypatch, options, *(f"={name}" for name in names), "--list --scenes", bare, blind, scene)
+    lines = capsys.readouterr().out.splitlines()
+    told = {line.split(", seed")[0]: line.split(": ", 1)[1] for line in lines if ", seed" in line}
+    reason = "not measured: {} has no held-out view with labels that {} could be scored on: add multiview_GT and"
+    for name in names:
+        assert told[f"{name} on blind"].startswith(reason.format(blind, name)) and told[f"{name} on scene"] == "to do"
+        if name != "completion-50":
+            assert told[f"{name} on bare"] == "to do"
+    assert told["completion-50 on bare"].startswith(reason.format(bare, "completion-50"))
+    bench(monkeypatch, options, "=completion-50 --scenes", bare)
+    assert reason.format(bare, "completion-50") in capsys.readouterr().out
+    assert not (tmp_path / "results").exists() and not (tmp_path / "out").exists()

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import FRAMES, TrainedRun, scene_of
+from tiny_runs import FRAMES, TrainedRun, scene_of, tiny_config, train
 from torch import Tensor
 
 from semflow_nerfstudio.cli import main
 from semflow_nerfstudio.data.checks import SceneDataError
+from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
 from semflow_nerfstudio.editing.scene_state import SceneState, hide
 from semflow_nerfstudio.fields.dynamic_field import DynamicFieldOutputs
 from semflow_nerfstudio.fields.static_field import FieldOutputs
@@ -175,6 +176,18 @@ def test_command(tiny_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(SystemExit):
         semflow(monkeypatch, "track", tiny_run.folder)
     assert "--grid N" in capsys.readouterr().err
+
+
+def test_exact_tracks_need_the_whole_clip(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Of a run that held a frame out, that is said, not that a point is in a frame that is not there."""
+    data = DynamicSceneDataParserConfig(data=scene, eval_protocol="train-holdout")
+    folder = train(tiny_config(data, tmp_path, steps=1)).base_dir
+    with pytest.raises(SystemExit):
+        semflow(monkeypatch, "track", folder, "--score")
+    error = capsys.readouterr().err
+    assert "exact tracks are in the training frames of the whole clip" in error and "in a run that holds no" in error
 
 
 def test_no_exact_tracks(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from semflow_nerfstudio.flow.feature_basis import FeatureBasis
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
 from semflow_nerfstudio.training.adaptation import (
     Classes,
@@ -88,6 +89,18 @@ def test_new_classes_leave_the_old_rows_alone() -> None:
 def test_networks_that_do_not_fit_are_refused(config: SharedConfig, words: str) -> None:
     with pytest.raises(ValueError, match=rf"step-000000001\.ckpt has .*{words}.*--pipeline\.model\.shared"):
         adapt_shared(networks(2, 2, config), trained(), CLASSES.names)
+
+
+def test_another_frame_encoder_has_an_option_of_its_own() -> None:
+    """Whichever of the two runs reads frozen features, and for checkpoints that do not say which."""
+    option, width = r"another frame encoder: use --pipeline\.datamanager\.frame-features\.encoder", CONFIG.encoder_width
+    with pytest.raises(ValueError, match=rf"step-000000001\.ckpt has {option} trainable$"):
+        adapt_shared(SharedNetworks(CONFIG, 2, width), trained(), CLASSES.names)
+    basis = FeatureBasis.fit(torch.randn(20, width), width, encoder="resnet18", weights="ab")
+    for made_by, words in ((basis, "resnet18"), (None, r"as in its config\.yml")):
+        state = SharedNetworks(CONFIG, 2, width, made_by).state_dict()
+        with pytest.raises(ValueError, match=rf"{option} {words}, whose weights must be there$"):
+            adapt_shared(networks(2, 2), TrainedShared(Path("old.ckpt"), state, CLASSES), CLASSES.names)
 
 
 def test_a_sentence_says_what_was_taken() -> None:
