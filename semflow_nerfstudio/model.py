@@ -178,14 +178,19 @@ class SemanticFlowModel(Editable, Model):
         """Build the frame encoder that a checkpoint was trained with, and complete what older ones lack.
 
         Checkpoints of before there was calibration have a temperature of one, those of before labels were counted have
-        counted none, those of before scenes had one basis of frozen features have none. A frozen encoder whose weights
-        were not there in training gave way to the small trainable one; whether they are there now does not matter.
+        counted none, those of before scenes had one basis of frozen features have none, in those of before scenes had
+        classes of their own all classes are theirs. A frozen encoder whose weights were not there in training gave way
+        to the small trainable one; whether they are there now does not matter.
 
         Returns:
             Whether the shared networks were built anew, and no optimizer knows their parameters.
         """
         ending = "shared.static_network.layers.0.weight"
         prefix = next((key.removesuffix(ending) for key in saved if key.endswith(ending)), None)
+        model = next((key.split("scenes.")[0] for key in saved if "scenes." in key), "")
+        for name in self.scenes:
+            everything = torch.ones(len(self.class_names), dtype=torch.bool)
+            saved.setdefault(f"{model}scenes.{name}.own_classes", everything)
         if self.shared is None or prefix is None:
             for name in self.scenes:
                 if not any(key.endswith(f"scenes.{name}.bank.features") for key in saved):
@@ -353,7 +358,8 @@ class SemanticFlowModel(Editable, Model):
             training=self.training,
         )
         if not self.training and self.shared is not None and rendered.logits is not None:
-            rendered.logits = self.shared.class_prior(rendered.logits, rendered.weights.transmittance)
+            logits = self.shared.class_prior(rendered.logits, rendered.weights.transmittance)
+            rendered.logits = self.scene(name).among_own(logits)
         return SceneOutputs(name, rows, rays, rendered, proposed)
 
     def ray_outputs(self, part: SceneOutputs) -> dict[str, Tensor]:

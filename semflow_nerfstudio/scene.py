@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from semflow_nerfstudio.fields.dynamic_field import DynamicField, DynamicFieldConfig, DynamicFieldOutputs
@@ -19,7 +19,7 @@ from semflow_nerfstudio.flow.timeline import Timeline
 from semflow_nerfstudio.flow.visibility import transmittance
 from semflow_nerfstudio.rendering.samples import Samples
 from semflow_nerfstudio.saved_config import SavedConfig
-from semflow_nerfstudio.scene_frames import SceneFrames
+from semflow_nerfstudio.scene_frames import NEVER, SceneFrames
 
 SEMANTIC_GRID = GridConfig(6, 2, 16, 16, 256)
 """A `SceneConfig.semantic_grid` of a laptop's size."""
@@ -68,10 +68,12 @@ class Scene(nn.Module):
         self.flow_field = FlowField(config.flow, time_resolution)
         self.proposal_fields = nn.ModuleList(ProposalField(p, time_resolution) for p in config.proposals)
         self.config = config
-        self.set_classes(num_classes)
+        self.set_classes(num_classes, frames.own_classes)
 
-    def set_classes(self, num_classes: int) -> None:
-        """Start the residuals anew, for that many classes; without classes there are none."""
+    def set_classes(self, num_classes: int, own: Bool[Tensor, "C"] | None = None) -> None:
+        """Start the residuals anew, for that many classes; without classes there are none. Only the `own` classes are
+        shown (None: all)."""
+        self.register_buffer("own_classes", torch.ones(num_classes, dtype=torch.bool) if own is None else own.clone())
         for name in ("semantic_grid", "static_residual", "flow_residual"):
             self._modules.pop(name, None)
         self.residual = self.config.residual and num_classes > 0
@@ -85,6 +87,15 @@ class Scene(nn.Module):
 
     next_frame: Tensor
     previous_frame: Tensor
+    own_classes: Tensor
+
+    def among_own(self, logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
+        """Logits in which classes that this scene cannot show are out of the question.
+
+        Scenes are labelled with tables of their own: what one calls background is floor and walls to another, and
+        should not have to be told from them.
+        """
+        return torch.where(self.own_classes, logits, NEVER)
 
     def static_residual_logits(
         self, points: Float[Tensor, "*batch 3"], trunk: Float[Tensor, "*batch G"]

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from semflow_nerfstudio.cameras import FrameCameras
 
+NEVER = -1e4
+"""Logit of a class that is out of the question: no training label names it, or the scene cannot show it."""
 IGNORE_LABEL = 255
 """Label id of pixels that are unlabelled or unknown. It is never a class."""
 
@@ -43,6 +45,8 @@ class SceneFrames:
     """RGB in [0, 1]."""
     foreground: Bool[Tensor, "C"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
     """Classes that count as foreground in metrics and editing."""
+    own_classes: Bool[Tensor, "C"] | None = None
+    """Classes that this scene may show, those of its own table, where it has labels; None: all."""
     world_scale: float = 1.0
     """Scene units per world unit (nerfstudio's dataparser_scale)."""
     world_transform: Float[Tensor, "3 4"] = field(default_factory=lambda: torch.eye(4)[:3])

@@ -77,7 +77,7 @@ class SceneObjective:
         if seen.motion is not None and not stage.static:
             seen = seen.without(left_out(seen.motion, out.mover_rays))
         if shared is not None:
-            count_labels(shared, part, seen, stage)
+            count_labels(scene, shared, part, seen, stage)
         if stage.static:
             losses = static_losses(scene, out, seen, w)
         else:
@@ -92,7 +92,7 @@ class SceneObjective:
         return losses | sampling_losses(part, seen, w, stage)
 
 
-def count_labels(shared: SharedNetworks, part: SceneOutputs, seen: Observed, stage: Stage) -> None:
+def count_labels(scene: Scene, shared: SharedNetworks, part: SceneOutputs, seen: Observed, stage: Stage) -> None:
     """Let the calibration and the class prior see the labels that this step teaches with full weight."""
     labels, logits = seen.labels, part.rendered.logits
     if labels is None or logits is None:
@@ -104,7 +104,7 @@ def count_labels(shared: SharedNetworks, part: SceneOutputs, seen: Observed, sta
     shared.class_prior.update(labels)
     if part.rendered.residual is not None:  # as they are outside training
         labels = torch.where(part.rendered.residual, labels, IGNORE_LABEL)
-    shared.calibration.update(logits, labels)
+    shared.calibration.update(scene.among_own(logits), labels)
 
 
 def sampling_losses(part: SceneOutputs, seen: Observed, w: LossWeights, stage: Stage) -> dict[str, Tensor]:

@@ -222,6 +222,9 @@ def assemble_scene(
         result.class_names = classes.names
         result.class_colors = _float(classes.colors) / 255.0
         result.foreground = torch.from_numpy(np.asarray(classes.foreground, bool))
+        own = dataset.classes[scene]
+        if own is not None and "labels" in present:
+            result.own_classes = torch.tensor([name in own.names for name in classes.names])
     return result
 
 

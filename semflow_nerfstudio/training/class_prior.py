@@ -6,10 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from semflow_nerfstudio.scene_frames import IGNORE_LABEL
-
-NEVER = -1e4
-"""Logit of a class that no training label names."""
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL, NEVER
 
 
 class ClassPrior(nn.Module):

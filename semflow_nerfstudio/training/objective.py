@@ -106,7 +106,9 @@ def static_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights) -
     color = on_background(scene, out.static_rgb, out.static_weights)
     result = {"color": w.color * L.color_loss(color, seen.image, static)}
     if out.static_logits is not None and seen.labels is not None:
-        result["semantic"] = w.semantic * L.semantic_loss(out.static_logits, seen.labels, seen.believed(static))
+        result["semantic"] = w.semantic * L.semantic_loss(
+            scene.among_own(out.static_logits), seen.labels, seen.believed(static)
+        )
     result.update(depth_losses(out, seen, w, static_only=True))
     return result
 
@@ -148,9 +150,11 @@ def dynamic_losses(
         "blend_prior": w.blend_prior * blend.mean(),
     }
     if out.logits is not None and out.static_logits is not None and seen.labels is not None:
-        result["semantic"] = w.semantic * L.semantic_loss(out.logits, seen.labels, seen.label_weight)
+        result["semantic"] = w.semantic * L.semantic_loss(scene.among_own(out.logits), seen.labels, seen.label_weight)
         still = seen.believed(static)
-        result["static_semantic"] = w.static_semantic * L.semantic_loss(out.static_logits, seen.labels, still)
+        result["static_semantic"] = w.static_semantic * L.semantic_loss(
+            scene.among_own(out.static_logits), seen.labels, still
+        )
     if seen.motion is not None:
         known = seen.motion != L.IGNORE_LABEL
         result["blend_static"] = w.blend_static * L.blend_static_loss(blend, static[mover_rays])
@@ -196,7 +200,7 @@ def mover_losses(
     believed = live.float() if seen.label_weight is None else live * seen.label_weight[rays]
     if labels is not None and flow.logits is not None:
         logits = composite(semantic_weights(kept, None, config), flow.logits[rows])
-        result["dynamic_semantic"] = w.dynamic_semantic * L.semantic_loss(logits, labels, believed)
+        result["dynamic_semantic"] = w.dynamic_semantic * L.semantic_loss(scene.among_own(logits), labels, believed)
     if max(w.advected_color, w.consistency, w.advected_blend_static, w.advected_dynamicness) <= 0:
         return result
     there = render_advected(scene, out, rows, direction, config)
@@ -206,7 +210,9 @@ def mover_losses(
     )
     if labels is not None and there.logits is not None:
         result["consistency"] = w.consistency * L.semantic_loss(
-            there.logits, labels, weight if seen.label_weight is None else weight * seen.label_weight[rays]
+            scene.among_own(there.logits),
+            labels,
+            weight if seen.label_weight is None else weight * seen.label_weight[rays],
         )
     if seen.motion is not None:
         still = seen.static[rays] & flow.exists(direction)[rows]

@@ -212,6 +212,31 @@ def test_each_camera_shows_its_scene(run: Run) -> None:
             assert not torch.equal(run.render(camera)["rgb"], pictures[name])
 
 
+def test_a_scene_shows_its_own_classes(run: Run, run_of_two: TrainedRun, tmp_path: Path) -> None:
+    """However likely a class is that only another scene's table has; runs of before that are loaded as they were."""
+    dog = MERGED.index("dog")
+
+    def shown(run: Run) -> dict[str, set[int]]:
+        shared, dataset = run.model.shared, dataset_of(run, "train")
+        assert shared is not None
+        with torch.no_grad():
+            shared.static_network.layers[-1].bias[dog] += 1e3
+            shared.class_prior.counts.fill_(1)
+        cameras = [dataset.cameras[first : first + 1] for first in (dataset.frame_range(i)[0] for i in range(2))]
+        return {name: set(run.render(c)["label"].unique().tolist()) for name, c in zip(SIZES, cameras, strict=True)}
+
+    assert run.model.scene("A").own_classes.tolist() == [name != "dog" for name in MERGED]
+    assert run.model.scene("B").own_classes.tolist() == [name != "person" for name in MERGED]
+    found = shown(run)
+    assert dog not in found["A"] and found["B"] == {dog}
+    old = TrainedRun(Path(shutil.copytree(run_of_two.folder, tmp_path / "old")), run_of_two.config)
+    content = torch.load(old.checkpoint, weights_only=True)
+    for name in SIZES:
+        del content["pipeline"][f"_model.scenes.{name}.own_classes"]
+    torch.save(content, old.checkpoint)
+    assert shown(load_run(old.folder)) == {"A": {dog}, "B": {dog}}
+
+
 def test_select_and_render(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """A moved run keeps its choice, which a scene's name overrides."""
     semflow("select", copy, "--scene", "B")

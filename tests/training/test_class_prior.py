@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from semflow_nerfstudio.scene_frames import IGNORE_LABEL
-from semflow_nerfstudio.training.class_prior import NEVER, ClassPrior
+from semflow_nerfstudio.scene_frames import IGNORE_LABEL, NEVER
+from semflow_nerfstudio.training.class_prior import ClassPrior
 
 
 def prior(*labels: int) -> ClassPrior:

@@ -18,11 +18,12 @@ LABELS = torch.tensor([0, 1, 1, 0], dtype=torch.uint8)
 
 def counted(residual: Tensor | None = None, static_stage: bool = False, **seen: Any) -> tuple[float, list[float]]:
     """The temperature's inverse and the classes' counts after one batch."""
+    scene: Any = SimpleNamespace(among_own=lambda logits: logits)
     shared: Any = SimpleNamespace(calibration=Calibration(), class_prior=ClassPrior(2))
     part: Any = SimpleNamespace(rendered=SimpleNamespace(logits=LOGITS, residual=residual))
     known = {"labels": LABELS, "motion": None, "label_weight": None} | seen
     stage: Any = SimpleNamespace(static=static_stage)
-    count_labels(shared, part, SimpleNamespace(**known), stage)  # type: ignore[arg-type]
+    count_labels(scene, shared, part, SimpleNamespace(**known), stage)  # type: ignore[arg-type]
     return shared.calibration.inverse_temperature.item(), shared.class_prior.counts.tolist()
 
 

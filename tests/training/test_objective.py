@@ -199,6 +199,32 @@ def test_relative_depth_is_inverse_depth_along_the_camera_axis(term: str) -> Non
     assert loss(7 - 3 * shown) > 1
 
 
+@pytest.mark.parametrize("static_only", [False, True])
+def test_classes_of_other_scenes_do_not_compete(static_only: bool) -> None:
+    """Their logits may be anything."""
+    scene, _, out = rendered(static_only=static_only)
+    scene.own_classes = torch.tensor([True, True, False])
+    seen = replace(random_observed(), labels=torch.randint(0, 2, (RAYS,), dtype=torch.uint8))
+
+    def terms() -> dict[str, float]:
+        torch.manual_seed(0)
+        losses = (
+            static_losses(scene, out, seen, EVERYTHING)
+            if static_only
+            else dynamic_losses(scene, out, seen, EVERYTHING, CONFIG, 1, RAYS)
+        )
+        return {name: loss.item() for name, loss in losses.items() if "semantic" in name or name == "consistency"}
+
+    before = terms()
+    assert len(before) == (1 if static_only else 4) and all(value > 0 for value in before.values())
+    flow = () if out.flow is None else (out.flow.logits, out.flow.shared_logits)
+    with torch.no_grad():
+        for logits in (out.logits, out.static_logits, *flow):
+            if logits is not None:
+                logits[..., 2] += 100
+    assert terms() == before
+
+
 @pytest.mark.parametrize(("direction", "frame"), [(1, len(TIMES) - 1), (-1, 0)])
 def test_no_frame_no_advected_losses(direction: int, frame: int) -> None:
     """Rays of the first and the last frame have no neighbour on one side, and all others have."""
