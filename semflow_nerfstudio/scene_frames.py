@@ -46,7 +46,7 @@ class SceneFrames:
     foreground: Bool[Tensor, "C"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
     """Classes that count as foreground in metrics and editing."""
     own_classes: Bool[Tensor, "C"] | None = None
-    """Classes that this scene may show, those of its own table, where it has labels; None: all."""
+    """Classes that this scene may show, where several scenes have different ones; None: all."""
     world_scale: float = 1.0
     """Scene units per world unit (nerfstudio's dataparser_scale)."""
     world_transform: Float[Tensor, "3 4"] = field(default_factory=lambda: torch.eye(4)[:3])

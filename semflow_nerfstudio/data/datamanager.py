@@ -27,7 +27,12 @@ from semflow_nerfstudio.data.frame_sampler import SemFlowPixelSampler, SemFlowPi
 from semflow_nerfstudio.data.label_sources import LabelPropagation, label_images, propagate_labels
 from semflow_nerfstudio.data.labels import ClassTable, extend_class_table
 from semflow_nerfstudio.data.parser_outputs import say
-from semflow_nerfstudio.data.scene_assembly import align_scenes, assemble_scene, complete_cameras
+from semflow_nerfstudio.data.scene_assembly import (
+    align_scenes,
+    assemble_scene,
+    complete_cameras,
+    labelled_classes,
+)
 from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene_frames import SceneFrames
 
@@ -90,6 +95,9 @@ class SemFlowDataManager(VanillaDataManager[SemFlowDataset]):
         loader = getattr(self, "train_image_dataloader", None)
         images = None if loader is None else loader.all_images()
         scenes = [assemble_scene(dataset, i, config.frame_width_cap, images) for i in range(len(dataset.scenes or ()))]
+        if len(scenes) > 1 and self.test_mode == "val":  # a checkpoint knows; one scene alone learns what it lacks
+            for i, scene in enumerate(scenes):
+                scene.own_classes = labelled_classes(dataset, i)
         self.add_frame_features(scenes)
         dataset.metadata["scene_frames"] = {scene.name: scene for scene in scenes}
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataparserOutputs
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -222,10 +224,22 @@ def assemble_scene(
         result.class_names = classes.names
         result.class_colors = _float(classes.colors) / 255.0
         result.foreground = torch.from_numpy(np.asarray(classes.foreground, bool))
-        own = dataset.classes[scene]
-        if own is not None and "labels" in present:
-            result.own_classes = torch.tensor([name in own.names for name in classes.names])
     return result
+
+
+def labelled_classes(dataset: SemFlowDataset, scene: int) -> Bool[Tensor, "C"] | None:
+    """The classes that the labels of a scene's frames show; None where it has no labels, or no label is of a class.
+
+    A class table often names classes for a whole data set, so it does not tell.
+    """
+    table, (first, last) = dataset.table, dataset.frame_range(scene)
+    labelled = [index for index in range(first, last) if dataset.frames[index].labels is not None]
+    if table is None or not labelled:
+        return None
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = set().union(*pool.map(lambda index: np.unique(dataset.label_image(index)).tolist(), labelled))
+    shown = torch.tensor([index in found for index in range(len(table))])
+    return shown if bool(shown.any()) else None
 
 
 def _float(values: np.ndarray) -> Tensor:

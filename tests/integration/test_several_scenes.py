@@ -213,7 +213,7 @@ def test_each_camera_shows_its_scene(run: Run) -> None:
 
 
 def test_a_scene_shows_its_own_classes(run: Run, run_of_two: TrainedRun, tmp_path: Path) -> None:
-    """However likely a class is that only another scene's table has; runs of before that are loaded as they were."""
+    """However likely a class is that only another scene's labels name; runs of before that are loaded as they were."""
     dog = MERGED.index("dog")
 
     def shown(run: Run) -> dict[str, set[int]]:
