@@ -307,3 +307,28 @@ def test_labels_in_the_order_of_known_classes(root: Path) -> None:
     plain.use_classes(known)
     labels = plain.eval_dataset[0]["labels"].numpy()
     assert set(np.unique(labels)) == {2, 255}
+
+
+def test_a_scene_shows_what_its_own_labels_name(tmp_path: Path) -> None:
+    """Not what its table names, which may be that of a whole data set; without labels it may show anything."""
+    root = write_scenes(tmp_path)
+
+    def own(**config) -> list[list[str] | None]:
+        scenes = manage(root, **config).train_dataset.metadata["scene_frames"].values()
+        return [
+            None
+            if s.own_classes is None
+            else [n for n, shown in zip(s.class_names, s.own_classes, strict=True) if shown]
+            for s in scenes
+        ]
+
+    assert own() == [["background", "person", "balloon"], ["background", "balloon", "dog"]]
+    with (root / "A/labelmap.txt").open("a") as file:
+        file.write("zebra:9,9,9::\n")
+    assert own() == [["background", "person", "balloon"], ["background", "balloon", "dog"]]
+    assert own(test_mode="test") == [None, None], "the checkpoint says"
+    shutil.rmtree(root / "B/SegmentationClass_train")
+    assert own() == [["background", "person", "balloon"], None]
+    alone = SemFlowDataManagerConfig(dataparser=DynamicSceneDataParserConfig(data=root / "A")).setup(device="cpu")
+    (scene,) = alone.train_dataset.metadata["scene_frames"].values()
+    assert scene.own_classes is None
