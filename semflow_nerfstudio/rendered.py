@@ -35,8 +35,6 @@ class FlowPass:
     shared_logits: Float[Tensor, "Q k C"] | None = None
     """Logits of the flows, without the scene's residual."""
     logits: Float[Tensor, "Q k C"] | None = None
-    residual: Bool[Tensor, "Q"] | None = None
-    """Which of the rays have the scene's residual in their logits; None: all."""
     turn: Float[Tensor, "Q k 3 3"] | None = None
     """In an edited scene, how motions turn and scale on their way to the picture."""
     drift: Float[Tensor, "Q k 3"] | None = None

@@ -339,8 +339,7 @@ def flow_semantics(
         return every, every
     own = scene.flow_residual(config.shaped_by_labels(trunk))
     if residual is not None:
-        flow.residual = residual[flow.rays]
-        own = own * flow.residual[:, None, None]
+        own = own * residual[flow.rays, None, None]
     return spread(logits, ramp), spread(logits + own, ramp)
 
 
@@ -372,6 +371,6 @@ def render_advected(scene: Scene, out: Rendered, rows: Int[Tensor, "A"], step: i
         per_flow = flow.shared_logits[rows]
         if scene.residual:
             own = scene.flow_residual(config.shaped_by_labels(dynamic.trunk))
-            per_flow = per_flow + (own if flow.residual is None else own * flow.residual[rows][:, None, None])
+            per_flow = per_flow + (own if out.residual is None else own * out.residual[rays, None, None])
         logits = composite(semantic_weights(weights, None, config), per_flow)
     return Advected(composite(weights, dynamic.rgb), weights, dynamic.blend, logits)
