@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
@@ -81,9 +81,6 @@ class SemanticFlowModelConfig(SavedConfig, ModelConfig):
     """Steps between updates of a trainable frame encoder; its feature maps are kept in between."""
     encoder_frames: int = 12
     """Frames encoded in such an update, those that the step's rays read most; shorter clips are encoded as a whole."""
-    residual_dropout: float = 0.5
-    """Share of the rays whose logits get no residual in the training of several scenes, so that the shared networks
-    learn by themselves what a new scene needs of them."""
     default_time: float | None = None
     """Time of rays that have none; None: the first frame's."""
     default_scene: str | None = None
@@ -354,7 +351,7 @@ class SemanticFlowModel(Editable, Model):
             static_only=self.static_stage,
             mover_rays=mover_rays,
             moving=None if self.config.moving_rays_teach_static else moving,
-            residual=self.with_residual(len(times)),
+            shared_alone=self.teaches_shared_alone,
             training=self.training,
         )
         if not self.training and self.shared is not None and rendered.logits is not None:
@@ -433,11 +430,11 @@ class SemanticFlowModel(Editable, Model):
         order = torch.rand(len(motion), device=motion.device) + (motion != 0).float() + (motion == 1).float()
         return order.topk(max(1, int(self.config.mover_ray_share * len(motion)))).indices
 
-    def with_residual(self, rays: int) -> Bool[Tensor, "R"] | None:
-        """Which rays' logits get the scene's residuals; None: all."""
-        if not self.training or len(self.scenes) < 2 or self.config.residual_dropout <= 0:
-            return None
-        return torch.rand(rays, device=self.device) >= self.config.residual_dropout
+    @property
+    def teaches_shared_alone(self) -> bool:
+        """Whether the shared networks' logits are taught without the scenes' residuals, too."""
+        several, features = len(self.scenes) > 1, self.config.render.flow_features
+        return self.training and several and features and self.config.losses.shared_semantic > 0
 
     def feature_maps(self, name: str, times: Float[Tensor, "R 1"]) -> Maps | None:
         """Feature maps of a scene's frames: fresh, with gradient, every few training steps, kept in between."""

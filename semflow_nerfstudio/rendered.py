@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from semflow_nerfstudio.fields.dynamic_field import DynamicFieldOutputs
@@ -76,8 +76,8 @@ class Rendered:
     """Both fields' logits, composited."""
     static_logits: Float[Tensor, "R C"] | None = None
     """The static field's logits, composited with its own weights."""
-    residual: Bool[Tensor, "R"] | None = None
-    """Which rays have the scene's residuals in their logits; None: all."""
+    shared_logits: Float[Tensor, "R C"] | None = None
+    """`logits` without the scene's residuals, where they were asked for; their gradient shapes no densities."""
 
     @property
     def accumulation(self) -> Float[Tensor, "R"]:

@@ -106,7 +106,7 @@ def render_rays(
     static_only: bool = False,
     mover_rays: Int[Tensor, "M"] | None = None,
     moving: Bool[Tensor, "R"] | None = None,
-    residual: Bool[Tensor, "R"] | None = None,
+    shared_alone: bool = False,
     training: bool = False,
 ) -> Rendered:
     """Render rays through a scene.
@@ -121,8 +121,7 @@ def render_rays(
         mover_rays: Evaluate the dynamic field on these rays only; None: on all.
         moving: Rays known to show something that moves: they teach the static field nothing, which otherwise grows
             ghosts of the movers and loses what they hide.
-        residual: Rays whose logits get the scene's residuals; None: all. On the others the shared networks have to
-            know by themselves.
+        shared_alone: Composite the shared networks' logits without the scene's residuals, too.
         training: The rays' times are exactly frame times, and all mover rays get flows.
     """
     edited = samples if isinstance(samples, EditedSamples) else None
@@ -150,14 +149,18 @@ def render_rays(
         out.flow = trace_flows(scene, out, config, training)
     if shared is None:
         return out
-    out.residual = residual
-    out.static_logits, out.logits = static_semantics(scene, shared, out, static.trunk, maps, config, residual, training)
+    out.static_logits, out.logits, out.shared_logits = static_semantics(
+        scene, shared, out, static.trunk, maps, config, shared_alone, training
+    )
     if out.flow is not None:
-        out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config, residual, training)
+        out.flow.shared_logits, out.flow.logits = flow_semantics(scene, shared, out, maps, config, training)
         assert out.dynamic is not None
         blend = pick(out.dynamic.blend[out.flow.rows], out.flow.picked)
         weigh = semantic_weights(out.flow.weights, blend, config)
         out.logits = out.logits.index_add(0, out.flow.rays, composite(weigh, out.flow.logits))
+        if out.shared_logits is not None:
+            alone = composite(weigh.detach(), out.flow.shared_logits)
+            out.shared_logits = out.shared_logits.index_add(0, out.flow.rays, alone)
     return out
 
 
@@ -252,10 +255,14 @@ def static_semantics(
     trunk: Float[Tensor, "R S G"],
     maps: Maps | None,
     config: RenderConfig,
-    residual: Bool[Tensor, "R"] | None,
+    shared_alone: bool,
     training: bool,
-) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R C"]]:
-    """Static points -> logits, composited with the static field's own weights and with its share of the full ones."""
+) -> tuple[Float[Tensor, "R C"], Float[Tensor, "R C"], Float[Tensor, "R C"] | None]:
+    """Static points -> logits, composited with the static field's own weights and with its share of the full ones.
+
+    The third, if asked for, are the second without the scene's residual. Their weights have no gradient: fields should
+    not bend to what the residual mends.
+    """
     picked = heaviest(out.weights.static, config.static_samples)
     static_share = None
     if out.dynamic is not None and config.semantic_weights == "uniform":
@@ -271,11 +278,12 @@ def static_semantics(
     logits = torch.zeros(1, device=trunk.device)
     if maps is not None:
         logits = shared.static_logits(maps, scene.bank, points)
+    alone = logits
     if scene.residual:
-        own_logits = scene.static_residual_logits(points, config.shaped_by_labels(kept))
-        logits = logits + (own_logits if residual is None else own_logits * residual[:, None, None])
+        logits = logits + scene.static_residual_logits(points, config.shaped_by_labels(kept))
     logits = spread(logits, ramp)
-    return composite(own, logits), composite(share, logits)
+    still = composite(share.detach(), spread(alone, ramp)) if shared_alone else None
+    return composite(own, logits), composite(share, logits), still
 
 
 def fade_in(weights: Float[Tensor, "R k"], config: RenderConfig) -> Float[Tensor, "R k"]:
@@ -314,7 +322,6 @@ def flow_semantics(
     out: Rendered,
     maps: Maps | None,
     config: RenderConfig,
-    residual: Bool[Tensor, "R"] | None,
     training: bool,
 ) -> tuple[Float[Tensor, "Q k C"], Float[Tensor, "Q k C"]]:
     """Trajectories -> flow features -> attention -> logits of the flows, without and with the scene's residual."""
@@ -338,8 +345,6 @@ def flow_semantics(
         every = spread(logits, ramp)
         return every, every
     own = scene.flow_residual(config.shaped_by_labels(trunk))
-    if residual is not None:
-        own = own * residual[flow.rays, None, None]
     return spread(logits, ramp), spread(logits + own, ramp)
 
 
@@ -370,7 +375,6 @@ def render_advected(scene: Scene, out: Rendered, rows: Int[Tensor, "A"], step: i
     if flow.shared_logits is not None:
         per_flow = flow.shared_logits[rows]
         if scene.residual:
-            own = scene.flow_residual(config.shaped_by_labels(dynamic.trunk))
-            per_flow = per_flow + (own if out.residual is None else own * out.residual[rays, None, None])
+            per_flow = per_flow + scene.flow_residual(config.shaped_by_labels(dynamic.trunk))
         logits = composite(semantic_weights(weights, None, config), per_flow)
     return Advected(composite(weights, dynamic.rgb), weights, dynamic.blend, logits)

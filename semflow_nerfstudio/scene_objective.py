@@ -102,8 +102,6 @@ def count_labels(scene: Scene, shared: SharedNetworks, part: SceneOutputs, seen:
     if seen.label_weight is not None:
         labels = torch.where(seen.label_weight < 1, IGNORE_LABEL, labels)
     shared.class_prior.update(labels)
-    if part.rendered.residual is not None:  # as they are outside training
-        labels = torch.where(part.rendered.residual, labels, IGNORE_LABEL)
     shared.calibration.update(scene.among_own(logits), labels)
 
 

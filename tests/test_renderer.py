@@ -26,11 +26,11 @@ def render(
     training: bool = False,
     static_only: bool = False,
     moving: Tensor | None = None,
-    residual: Tensor | None = None,
+    shared_alone: bool = False,
 ) -> Rendered:
     maps = None if shared is None else shared.encode(scene.bank)
     return render_rays(
-        scene, shared, samples, config, maps, static_only, moving=moving, residual=residual, training=training
+        scene, shared, samples, config, maps, static_only, moving=moving, shared_alone=shared_alone, training=training
     )
 
 
@@ -167,24 +167,6 @@ def test_advected_rendering_is_the_dynamic_field_at_the_next_time(step: int) -> 
             left *= 1 - alpha
         torch.testing.assert_close(there.rgb[i], color, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(there.logits[i], logits, atol=1e-4, rtol=1e-4)
-
-
-def test_rays_without_residual_have_none_one_frame_away_either() -> None:
-    scene, shared = random_scene()
-    samples = at_frames()
-    every = torch.ones(len(samples.starts), dtype=torch.bool)
-    some = every.clone()
-    some[::2] = False
-    found = {}
-    for name, residual in (("all", None), ("every", every), ("some", some), ("none", ~every)):
-        out = render(scene, shared, samples, training=True, residual=residual)
-        assert out.flow is not None
-        rows = out.flow.exists(1).nonzero()[:, 0]
-        found[name] = render_advected(scene, out, rows, 1, ALL).logits
-        kept = some[out.flow.rays[rows]]
-    torch.testing.assert_close(found["every"], found["all"])
-    assert (found["all"] - found["none"]).abs().amin(0).max() > 1e-4
-    torch.testing.assert_close(found["some"], torch.where(kept[:, None], found["all"], found["none"]))
 
 
 def test_uniform_weights_know_nothing_of_the_densities() -> None:
@@ -443,21 +425,24 @@ def test_fields_get_a_share_of_the_labels_gradient() -> None:
 
 
 @pytest.mark.parametrize("static_only", [False, True])
-def test_rays_without_residual_show_what_the_shared_networks_know(static_only: bool) -> None:
+def test_what_the_shared_networks_know_alone(static_only: bool) -> None:
+    """Its value is what a scene without residuals shows; it teaches the shared networks, and no residual or density."""
     scene, shared = random_scene()
-    samples, kept = at_frames(), torch.arange(12) % 3 != 0
-
-    def logits(residual: Tensor | None) -> Tensor:
-        out = render(scene, shared, samples, training=True, static_only=static_only, residual=residual)
-        assert out.logits is not None and out.static_logits is not None
-        return torch.cat([out.logits, out.static_logits], dim=-1).detach()
-
-    every, some = logits(None), logits(kept)
+    samples = at_frames()
+    out = render(scene, shared, samples, training=True, static_only=static_only, shared_alone=True)
+    assert out.shared_logits is not None and out.logits is not None
+    assert (out.logits - out.shared_logits).abs().amin(-1).max() > 1e-4
+    own = [*scene.static_residual.parameters(), *scene.semantic_grid.parameters(), *scene.flow_residual.parameters()]
+    fields = [*scene.static_field.parameters(), *scene.dynamic_field.parameters()]
+    learns = shared.static_network if static_only else shared.flow_network
+    parameters = [*own, *fields, *learns.parameters()]
+    grads = torch.autograd.grad(out.shared_logits.square().sum(), parameters, allow_unused=True)
+    assert all(g is None for g in grads[: len(own) + len(fields)])
+    assert all(g is not None and g.abs().max() > 0 for g in grads[len(own) + len(fields) :])
     scene.residual = False
-    none = logits(None)
-    torch.testing.assert_close(some[kept], every[kept])
-    torch.testing.assert_close(some[~kept], none[~kept])
-    assert (every - none).abs().amin(-1).max() > 1e-4
+    plain = render(scene, shared, samples, training=True, static_only=static_only)
+    assert plain.logits is not None and plain.shared_logits is None
+    torch.testing.assert_close(out.shared_logits, plain.logits)
 
 
 @pytest.mark.parametrize("static_only", [False, True])

@@ -40,6 +40,9 @@ class LossWeights(SavedConfig):
     """Colour of the dynamic field one frame away along the flow, on moving pixels."""
     semantic: float = 0.16
     """Cross-entropy of both fields' logits."""
+    shared_semantic: float = 0.16
+    """The same of the shared networks' logits alone, where several scenes are trained: what a new scene needs of them,
+    they have to know without the residuals of these."""
     static_semantic: float = 0.08
     """Cross-entropy of the static field's logits, on static pixels."""
     dynamic_semantic: float = 0.08
@@ -109,6 +112,9 @@ def static_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights) -
         result["semantic"] = w.semantic * L.semantic_loss(
             scene.among_own(out.static_logits), seen.labels, seen.believed(static)
         )
+        if out.shared_logits is not None:
+            alone = scene.among_own(out.shared_logits)
+            result["shared_semantic"] = w.shared_semantic * L.semantic_loss(alone, seen.labels, seen.believed(static))
     result.update(depth_losses(out, seen, w, static_only=True))
     return result
 
@@ -151,6 +157,9 @@ def dynamic_losses(
     }
     if out.logits is not None and out.static_logits is not None and seen.labels is not None:
         result["semantic"] = w.semantic * L.semantic_loss(scene.among_own(out.logits), seen.labels, seen.label_weight)
+        if out.shared_logits is not None:
+            alone = scene.among_own(out.shared_logits)
+            result["shared_semantic"] = w.shared_semantic * L.semantic_loss(alone, seen.labels, seen.label_weight)
         still = seen.believed(static)
         result["static_semantic"] = w.static_semantic * L.semantic_loss(
             scene.among_own(out.static_logits), seen.labels, still

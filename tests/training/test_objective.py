@@ -59,7 +59,8 @@ def rendered(samples: Samples | None = None, static_only: bool = False) -> tuple
     scene, shared = random_scene()
     samples = samples or random_samples(torch.tensor(TIMES)[FRAMES])
     maps = shared.encode(scene.bank)
-    return scene, shared, render_rays(scene, shared, samples, CONFIG, maps, static_only=static_only, training=True)
+    out = render_rays(scene, shared, samples, CONFIG, maps, static_only=static_only, shared_alone=True, training=True)
+    return scene, shared, out
 
 
 @pytest.mark.parametrize("direction", [-1, 1])
@@ -216,13 +217,37 @@ def test_classes_of_other_scenes_do_not_compete(static_only: bool) -> None:
         return {name: loss.item() for name, loss in losses.items() if "semantic" in name or name == "consistency"}
 
     before = terms()
-    assert len(before) == (1 if static_only else 4) and all(value > 0 for value in before.values())
+    assert len(before) == (2 if static_only else 5) and all(value > 0 for value in before.values())
     flow = () if out.flow is None else (out.flow.logits, out.flow.shared_logits)
     with torch.no_grad():
-        for logits in (out.logits, out.static_logits, *flow):
+        for logits in (out.logits, out.static_logits, out.shared_logits, *flow):
             if logits is not None:
                 logits[..., 2] += 100
     assert terms() == before
+
+
+@pytest.mark.parametrize("static_only", [False, True])
+def test_shared_networks_are_taught_alone(static_only: bool) -> None:
+    """As the composited logits are, if they are asked for."""
+    scene, _, out = rendered(static_only=static_only)
+    seen = replace(random_observed(), label_weight=torch.rand(RAYS))
+    w = LossWeights(shared_semantic=0.5)
+
+    def terms() -> dict[str, Tensor]:
+        if static_only:
+            return static_losses(scene, out, seen, w)
+        return dynamic_losses(scene, out, seen, w, CONFIG, 1, RAYS)
+
+    alone = terms()["shared_semantic"]
+    assert out.logits is not None and out.shared_logits is not None
+    own, out.shared_logits = out.shared_logits, out.static_logits if static_only else out.logits
+    same = terms()
+    torch.testing.assert_close(same["shared_semantic"] / 0.5, same["semantic"] / w.semantic)
+    assert (alone - same["shared_semantic"]).abs() > 1e-5
+    out.shared_logits = own + 5 * torch.nn.functional.one_hot(torch.as_tensor(seen.labels).long(), NUM_CLASSES)
+    assert terms()["shared_semantic"] < alone
+    out.shared_logits = None
+    assert "shared_semantic" not in terms()
 
 
 @pytest.mark.parametrize(("direction", "frame"), [(1, len(TIMES) - 1), (-1, 0)])
