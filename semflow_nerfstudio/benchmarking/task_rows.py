@@ -38,6 +38,9 @@ class Row:
     """Steps with labels after an adaptation, whose fields are first trained without; None: no adaptation."""
     scratch: bool = False
     """Whether the adaptation starts from untrained shared networks instead of the source scenes'."""
+    fields_too: bool = False
+    """Whether its fields are untrained as well: an ordinary training of as many steps as the adaptation has with
+    labels."""
     together: bool = False
     """Whether another scene is in the same model, with as many steps for each of them."""
 
@@ -58,7 +61,10 @@ def rows() -> list[Row]:
     for steps in ADAPTATION_STEPS:
         result.append(Row(f"adaptation-{steps}", scored_as=("all",), adapt=steps))
         if steps:
-            result.append(Row(f"adaptation-{steps}-scratch", scored_as=("all",), adapt=steps, scratch=True))
+            result += [
+                Row(f"adaptation-{steps}-scratch", scored_as=("all",), adapt=steps, scratch=True),
+                Row(f"adaptation-{steps}-nothing", scored_as=("all",), adapt=steps, scratch=True, fields_too=True),
+            ]
     return result
 
 

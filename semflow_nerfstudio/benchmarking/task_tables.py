@@ -26,6 +26,11 @@ ROWS = {
     "-no-flow-features": "without flow features",
     "-no-consistency": "without consistency",
 }
+STARTS = {
+    "": "shared networks of two other scenes",
+    "-scratch": "untrained",
+    "-nothing": "nothing trained, nor are fields",
+}
 
 
 def few_labels_table(records: Sequence[Record]) -> str:
@@ -74,7 +79,7 @@ def adaptation_table(records: Sequence[Record]) -> str:
         if copied:
             lines.append(_line([scene, "-", "labels of the frame of the same time, as they are"], copied))
         for steps in ADAPTATION_STEPS:
-            for ending, title in (("", "shared networks of two other scenes"), ("-scratch", "untrained")):
+            for ending, title in STARTS.items():
                 if steps or not ending:
                     scores = scores_of(mine, f"adaptation-{steps}{ending}", "all", "model")
                     lines.append(_line([scene, str(steps), title], scores))

@@ -78,7 +78,9 @@ class Plan:
         made = {scene.parent.name for scene in self.built_in}
         if made - {BUILT_IN_SIZE}:  # the scenes' own names do not tell
             settings["built_in_size"] = sorted(made)
-        if self.row.adapt is not None:
+        if self.row.fields_too:
+            settings |= {"adapt": self.row.adapt, "fields_too": True}
+        elif self.adapts:
             settings |= {
                 "adapt": self.row.adapt,
                 "scratch": self.row.scratch,
@@ -88,6 +90,11 @@ class Plan:
         if self.row.together:
             settings["together"] = [scene.name for scene in self.scenes]
         return RunKey("tasks", self.row.name, self.scene.name, self.seed, package_commit(), settings)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether this begins with a run of the source scenes."""
+        return self.row.adapt is not None and not self.row.fields_too
 
     @property
     def scenes(self) -> tuple[Path, ...]:
@@ -100,7 +107,7 @@ class Plan:
     @property
     def built_in(self) -> set[Path]:
         """The built-in scenes that this needs."""
-        used = (*self.scenes, *(self.sources if self.row.adapt is not None else ()))
+        used = (*self.scenes, *(self.sources if self.adapts else ()))
         return {scene for scene in used if scene.parent.parent == built_in_folder(self.out)}
 
     def reason_not_to(self) -> str | None:
@@ -131,19 +138,22 @@ class Plan:
             ValueError: a setting that there is not.
         """
         count = len(self.scenes)
-        config = self._base(count * self.steps + (self.row.adapt or 0), self.row.name)
+        before = 0 if self.row.fields_too else count * self.steps
+        config = self._base(before + (self.row.adapt or 0), self.row.name)
         parser = _read(config, self.scenes)
         parser.labelled_frames = self.row.labels
         for name, value in self.row.overrides.items():
             override(config.pipeline, name, value)
+        model: Any = config.pipeline.model
+        if self.row.fields_too:  # or the shortest would end in the static stage
+            model.static_steps = min(model.static_steps, config.max_num_iterations // 4)
         if self.row.together:
-            model: Any = config.pipeline.model
             model.static_steps *= count
             _name_by_content(config, self.scenes)
         else:
             config.set_timestamp()
             config.timestamp += f"_{self.key.fingerprint}"  # or runs that start in the same second share a folder
-        if self.row.adapt is not None:
+        if self.adapts:
             override(config.pipeline, "model.adapt_field_steps", self.steps)
             override(config.pipeline, "model.adapt_label_steps", self.row.adapt)
         return config
@@ -273,7 +283,7 @@ def measure(plan: Plan, progress: Progress, keep: bool = False) -> dict[str, Any
     def told(what: str, steps: int) -> OnStep:
         return lambda step, _: progress(what, step + 1, steps)
 
-    if row.adapt is not None:
+    if plan.adapts:
         source = plan.source_config()
         trained_once(source, told("source scenes", source.max_num_iterations))
         override(config.pipeline, "model.adapt_from", source.get_base_dir())

@@ -64,14 +64,18 @@ def test_completion_beside_its_baselines(
 
 
 def test_adaptation(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From two other scenes, and from untrained networks, with the same steps."""
+    """From two other scenes, from untrained networks with the same steps, and with untrained fields and no steps but
+    those with labels."""
     options = SceneOptions(frames=FRAMES, size=f"{WIDTH}x{HEIGHT}", rig_cameras=FRAMES)
     sources = [make_scene(tmp_path / name, options) for name in ("one", "two")]
     command = f"--only adaptation-100 --steps 2 --views 2 --results {tmp_path}/results --out {tmp_path}/out --sources"
-    monkeypatch.setattr(tasks.Plan, "config", shorter(tasks.Plan.config))
+    steps: dict[str, tuple[int, bool]] = {}
+    monkeypatch.setattr(tasks.Plan, "config", shorter(tasks.Plan.config, steps))
     bench(monkeypatch, command, *sources, "--scenes", scene)
     found = [json.loads(path.read_text()) for path in (tmp_path / "results").glob("*.json")]
-    assert {record["configuration"] for record in found} == {"adaptation-100", "adaptation-100-scratch"}
+    row = "adaptation-100"
+    assert steps == {row: (102, True), f"{row}-scratch": (102, True), f"{row}-nothing": (100, False)}
+    assert {record["configuration"] for record in found} == set(steps)
     assert all(record["scores"]["all"]["model"]["views"] == 2 for record in found)
     assert len(list((tmp_path / "out").rglob("done"))) == 2
 
@@ -100,11 +104,12 @@ def test_two_scenes_in_one_model(scenes: Path, tmp_path: Path, monkeypatch: pyte
         assert model["views"] == copy["views"] == 3 and 0 <= model["miou"] <= 1
 
 
-def shorter(config):
-    """The plan's configuration with one step in place of a hundred with labels."""
+def shorter(config, seen):
+    """The plan's configuration with one step in place of a hundred with labels; `seen` says what it was."""
 
     def wrapped(plan):
         result = config(plan)
+        seen[plan.row.name] = result.max_num_iterations, result.pipeline.model.adapt_label_steps is not None
         result.max_num_iterations = plan.steps + 1
         return result
 
