@@ -77,6 +77,9 @@ class SemanticFlowModelConfig(SavedConfig, ModelConfig):
     """Whether rays known to show something that moves have gradients in the static field (the paper)."""
     dynamic_field_shows: Literal["movers", "everything"] = "movers"
     """What the dynamic field alone has to look like: the moving pixels, or the whole image (the paper)."""
+    random_background: bool = True
+    """Whether training compares colours in front of random backgrounds where images have no transparency, so that what
+    is opaque is rendered so; off: in front of the scene's background colour."""
     encoder_every: int = 2
     """Steps between updates of a trainable frame encoder; its feature maps are kept in between."""
     encoder_frames: int = 12
@@ -159,6 +162,7 @@ class SemanticFlowModel(Editable, Model):
             self.config.render,
             self.config.advected_rays,
             self.config.dynamic_field_shows == "everything",
+            self.config.random_background,
             LabelTransport(self.config.label_transport, self.kwargs["metadata"].get("label_sources")),
             Silhouettes(self.kwargs["metadata"].get("silhouettes")),
         )

@@ -55,7 +55,7 @@ class Scene(nn.Module):
         super().__init__()
         self.name, self.bounded = frames.name, frames.bounded
         self.near, self.far = frames.near, frames.far
-        self.background_color = frames.background_color
+        self.background_color, self.opaque = frames.background_color, frames.opaque
         self.space = SceneSpace(frames.aabb, frames.bounded)
         self.timeline = Timeline(frames.distinct_times)
         self.bank = FrameBank(frames, config.frame_width)

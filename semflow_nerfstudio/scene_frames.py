@@ -53,6 +53,8 @@ class SceneFrames:
     """World to (unscaled) scene frame (nerfstudio's dataparser_transform)."""
     background_color: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Colour behind everything: white for data sets with alpha blended on white."""
+    opaque: bool = True
+    """Whether no image has transparency: something is seen at every pixel, and nothing shines through it."""
     features: Float[Tensor, "N h w C"] | None = None
     """float16 maps of a frozen frame encoder, whose cells tile the images; None where the encoder is trained along."""
     camera: Int[Tensor, "N"] | None = None

@@ -16,7 +16,13 @@ from semflow_nerfstudio.scene_outputs import SceneOutputs
 from semflow_nerfstudio.shared import SharedNetworks
 from semflow_nerfstudio.training.label_transport import LabelTransport
 from semflow_nerfstudio.training.losses import surface_loss
-from semflow_nerfstudio.training.objective import LossWeights, dynamic_losses, static_losses, taught_first
+from semflow_nerfstudio.training.objective import (
+    LossWeights,
+    dynamic_losses,
+    random_background,
+    static_losses,
+    taught_first,
+)
 from semflow_nerfstudio.training.observed import Observed, given_distance, left_out
 from semflow_nerfstudio.training.silhouettes import Silhouettes
 
@@ -49,6 +55,8 @@ class SceneObjective:
     """Moving rays of a whole batch in the passes of the dynamic field alone."""
     whole_image: bool
     """Whether the dynamic field alone has to look like the whole image (the paper), not the movers only."""
+    random_background: bool
+    """Whether colours are compared in front of random backgrounds where images have no transparency."""
     carry_labels: LabelTransport
     silhouettes: Silhouettes
 
@@ -72,6 +80,8 @@ class SceneObjective:
             share: Its rays' share of the batch.
         """
         out, w = part.rendered, self.weights
+        if self.random_background:
+            seen = replace(seen, behind=random_background(scene, seen.image))
         if not stage.moves:
             seen = replace(seen, motion=torch.zeros_like(seen.frame, dtype=torch.uint8))
         if seen.motion is not None and not stage.static:

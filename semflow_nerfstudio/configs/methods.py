@@ -131,6 +131,7 @@ def paper(steps: int = LITE_STEPS) -> TrainerConfig:
         advected_rays=1024,
         moving_rays_teach_static=True,
         dynamic_field_shows="everything",
+        random_background=False,
     )
     return trainer("semantic-flow-paper", steps, 1024, model, eval_image_every=500)
 

@@ -87,6 +87,8 @@ class SemFlowDataset(InputDataset):
         """By frame: labels that the flow brings from other frames. Set by the datamanager."""
         self.derived_motion: dict[int, UInt8[np.ndarray, "h w"]] = {}
         """By frame, at any size: what moves, where there is no mask. Set by `use_derived_motion`."""
+        self.see_through: set[int] = set()
+        """Frames among those read so far whose images have transparency."""
         self.corruption = CorruptionConfig()
         self._has = self._present()
         if scale_factor != 1.0:
@@ -153,6 +155,8 @@ class SemFlowDataset(InputDataset):
         image = torch.from_numpy(self.get_numpy_image(image_idx).astype(np.float32) / 255.0)
         if image.shape[-1] == 3:
             return image
+        if bool((image[..., 3] < 1).any()):
+            self.see_through.add(image_idx)
         background = self._dataparser_outputs.alpha_color
         blended = image[..., :3] * image[..., 3:]
         return blended if background is None else blended + background.float() * (1.0 - image[..., 3:])

@@ -198,14 +198,14 @@ def assemble_scene(
     classes = dataset.table
     alpha_color = outputs.alpha_color
     white = alpha_color is not None and bool((alpha_color == 1).all())
+    if images is None or images.shape[1:3] != (cameras.height, cameras.width):
+        images = _images(dataset, range(first, last), cameras.width, cameras.height)
+    else:
+        images = images[first:last]
     result = SceneFrames(
         name=record.name,
         cameras=cameras,
-        images=(
-            _images(dataset, range(first, last), cameras.width, cameras.height)
-            if images is None or images.shape[1:3] != (cameras.height, cameras.width)
-            else images[first:last]
-        ),
+        images=images,
         times=dataset.cameras.times[first:last, 0],
         distinct_times=_float(record.distinct_times),
         next_frame=_int(record.next_frame),
@@ -218,6 +218,7 @@ def assemble_scene(
         world_scale=float(outputs.dataparser_scale) if record.scale is None else record.scale,
         world_transform=outputs.dataparser_transform.float() if record.transform is None else _float(record.transform),
         background_color=(1.0, 1.0, 1.0) if white else (0.0, 0.0, 0.0),
+        opaque=dataset.see_through.isdisjoint(range(first, last)),
         has=frozenset(present),
     )
     if classes is not None:

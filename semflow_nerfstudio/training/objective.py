@@ -106,7 +106,7 @@ class LossWeights(SavedConfig):
 def static_losses(scene: Scene, out: Rendered, seen: Observed, w: LossWeights) -> dict[str, Tensor]:
     """Losses of the first stage, which trains the static field on what does not move; on all where that is unknown."""
     static = taught_first(seen)
-    color = on_background(scene, out.static_rgb, out.static_weights)
+    color = on_background(scene, out.static_rgb, out.static_weights, seen.behind)
     result = {"color": w.color * L.color_loss(color, seen.image, static)}
     if out.static_logits is not None and seen.labels is not None:
         result["semantic"] = w.semantic * L.semantic_loss(
@@ -150,9 +150,9 @@ def dynamic_losses(
     moving, static, blend = seen.moving, seen.static, out.dynamic.blend
     mover_rays = out.mover_rays
     result = {
-        "color": w.color * L.color_loss(on_background(scene, out.rgb, out.weights.total), seen.image),
+        "color": w.color * L.color_loss(on_background(scene, out.rgb, out.weights.total, seen.behind), seen.image),
         "static_color": w.static_color
-        * L.color_loss(on_background(scene, out.static_rgb, out.static_weights), seen.image, static),
+        * L.color_loss(on_background(scene, out.static_rgb, out.static_weights, seen.behind), seen.image, static),
         "blend_prior": w.blend_prior * blend.mean(),
     }
     if out.logits is not None and out.static_logits is not None and seen.labels is not None:
@@ -200,7 +200,8 @@ def mover_losses(
     moving = (seen.moving if seen.motion is not None else out.dynamicness.detach())[rays]
     live, image = torch.ones_like(moving) if everywhere else moving, seen.image[rays]
     alone = field_weights(out.dynamic_alphas[rows])
-    own = on_background(scene, composite(alone, dynamic.rgb[rows]), alone)
+    behind = None if seen.behind is None else seen.behind[rays]
+    own = on_background(scene, composite(alone, dynamic.rgb[rows]), alone, behind)
     result = {"dynamic_color": w.dynamic_color * L.color_loss(own, image, live)}
     if w.sparsity > 0:
         result["sparsity"] = w.sparsity * (L.weight_entropy_loss(alone) + L.blend_entropy_loss(dynamic.blend[rows]))
@@ -215,7 +216,7 @@ def mover_losses(
     there = render_advected(scene, out, rows, direction, config)
     weight = live * flow.exists(direction)[rows] * L.occlusion_weight(kept, there.weights)
     result["advected_color"] = w.advected_color * L.color_loss(
-        on_background(scene, there.rgb, there.weights), image, weight
+        on_background(scene, there.rgb, there.weights, behind), image, weight
     )
     if labels is not None and there.logits is not None:
         result["consistency"] = w.consistency * L.semantic_loss(
@@ -350,10 +351,30 @@ def depth_losses(out: Rendered, seen: Observed, w: LossWeights, static_only: boo
     return result
 
 
-def on_background(scene: Scene, rgb: Float[Tensor, "R 3"], weights: Float[Tensor, "R S"]) -> Float[Tensor, "R 3"]:
-    """Composited colours in front of the scene's background, as its images are."""
+def on_background(
+    scene: Scene,
+    rgb: Float[Tensor, "R 3"],
+    weights: Float[Tensor, "R S"],
+    behind: Float[Tensor, "R 3"] | None = None,
+) -> Float[Tensor, "R 3"]:
+    """Composited colours in front of the scene's background, as its images are, or of any other colour `behind`."""
     left = 1 - weights.sum(-1, keepdim=True)
+    if behind is not None:
+        return rgb + left * behind
     return rgb + torch.cat([left * channel for channel in scene.background_color], dim=-1)
+
+
+def random_background(scene: Scene, image: Float[Tensor, "R 3"]) -> Float[Tensor, "R 3"] | None:
+    """Colours behind the rays that nobody can guess, so that what is opaque has to be rendered so.
+
+    In front of a black background a bright surface that half lets through looks like a dark one, and fields settle for
+    that. Pixels of exactly the background's colour keep it, for there may be nothing; None where images have
+    transparency, whose background is told.
+    """
+    if not scene.opaque:
+        return None
+    own = torch.stack([torch.full_like(image[:, 0], channel) for channel in scene.background_color], dim=-1)
+    return torch.where((image == own).all(-1, keepdim=True), own, torch.rand_like(image))
 
 
 def random_rays(mask: Tensor, count: int) -> Int[Tensor, "Q"]:

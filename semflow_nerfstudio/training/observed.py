@@ -37,6 +37,8 @@ class Observed:
     """Aligned inverse camera-z depth, NaN unknown."""
     disparity: Float[Tensor, "R"] | None = None
     """Relative inverse depth, NaN unknown."""
+    behind: Float[Tensor, "R 3"] | None = None
+    """Colour of whatever light is left behind everything; None: the scene's background colour."""
 
     @property
     def moving(self) -> Tensor:

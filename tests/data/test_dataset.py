@@ -148,9 +148,13 @@ def test_transparency_is_blended(tmp_path, color):
     path = write_image(tmp_path / "a.png", channels=4)
     rgba = np.asarray(Image.open(path)) / 255.0
     alpha_color = None if color is None else torch.tensor(color)
-    dataset = SemFlowDataset(plain_outputs([path], [(WIDTH, HEIGHT)], alpha_color=alpha_color))
+    opaque = tmp_path / "b.png"
+    Image.open(path).convert("RGB").convert("RGBA").save(opaque)
+    outputs = plain_outputs([path, opaque], [(WIDTH, HEIGHT)] * 2, alpha_color=alpha_color)
+    dataset = SemFlowDataset(outputs)
     expected = rgba[..., :3] * rgba[..., 3:] + np.array(color or (0, 0, 0)) * (1 - rgba[..., 3:])
     assert np.allclose(dataset[0]["image"].numpy(), expected, atol=1e-6)
+    assert dataset[1]["image"].shape == (HEIGHT, WIDTH, 3) and dataset.see_through == {0}
     rounded = dataset.get_data(0, image_type="uint8")["image"]
     assert rounded.dtype == torch.uint8
     assert np.abs(rounded.numpy() / 255 - expected).max() <= 0.5 / 255 + 1e-6

@@ -241,7 +241,7 @@ def test_dnerf_data(test_data: Path, tmp_path: Path) -> None:
     folder = small_copy(test_data / "dnerf_lego", tmp_path / "lego", {"train": 5, "val": 2, "test": 2}, 32)
     trainer, scores = train_and_render(DNeRFDataParserConfig(data=folder), tmp_path / "runs")
     assert np.isfinite(scores["psnr"]) and not model_of(trainer).class_names
-    assert scene_of(trainer).background_color == (1, 1, 1)
+    assert scene_of(trainer).background_color == (1, 1, 1) and not scene_of(trainer).opaque
     cameras = dataset_of(trainer, "train").cameras
     assert cameras.times is not None and cameras.fx.dtype == cameras.times.dtype == torch.float32
 

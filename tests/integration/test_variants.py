@@ -63,6 +63,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "visibility of tokens": {"render": RenderConfig(token_visibility=2)},
     "few samples": {"render": RenderConfig(static_samples=1, flow_samples=1)},
     "more samples than there are": {"render": RenderConfig(static_samples=99, flow_samples=99)},
+    "black background": {"random_background": False},
     "all rays move": {"mover_ray_share": 1.0, "advected_rays": 10_000},
     "few rays move": {"mover_ray_share": 0.0, "advected_rays": 1},
     "small frames": {"scene": scene_config(frame_width=20)},

@@ -22,6 +22,7 @@ from semflow_nerfstudio.training.objective import (
     dynamic_losses,
     forward_and_back,
     gap_in_taus,
+    random_background,
     static_losses,
 )
 from semflow_nerfstudio.training.observed import Observed, given_distance, left_out, observe
@@ -444,6 +445,52 @@ def test_empty_space_costs_nothing_in_front_of_the_images_own_background(static_
         color = dynamic_losses(scene, out, seen, EVERYTHING, CONFIG, 1, RAYS)["color"]
     scene.background_color = (0.0, 0.0, 0.0)
     assert color.item() == pytest.approx(0.0, abs=1e-10)
+
+
+@pytest.mark.parametrize("static_only", [True, False])
+def test_what_shines_through_cannot_pass_for_a_darker_colour(static_only: bool) -> None:
+    """Colours that are right in front of black alone cost something in front of anything else, wherever they count."""
+    scene, _, out = rendered(static_only=static_only)
+    weights = out.static_weights if static_only else out.weights.total
+    rgb, left = (out.static_rgb if static_only else out.rgb).detach(), 1 - weights.sum(-1, keepdim=True).detach()
+    assert left.max() > 0.1
+    motion = torch.full_like(FRAMES, 0 if static_only else 1)
+    seen = replace(random_observed(), image=rgb, motion=motion)
+
+    def colors(behind: Tensor | None) -> dict[str, Tensor]:
+        known = replace(seen, behind=behind)
+        if static_only:
+            return {"color": static_losses(scene, out, known, EVERYTHING)["color"]}
+        losses = dynamic_losses(scene, out, known, EVERYTHING, CONFIG, 1, RAYS)
+        return {name: losses[name] for name in ("color", "static_color", "dynamic_color", "advected_color")}
+
+    black, other = colors(None), colors(torch.full_like(rgb, 0.5))
+    assert black["color"].item() == pytest.approx(0.0, abs=1e-10)
+    expected = EVERYTHING.color * (0.5 * left).square().mean()
+    torch.testing.assert_close(other["color"], expected, atol=1e-6, rtol=1e-4)
+    assert colors(torch.zeros_like(rgb)) == black
+    if not static_only:
+        assert all(other[name] != black[name] for name in ("dynamic_color", "advected_color"))
+
+
+def test_backgrounds_are_random_where_something_is_seen() -> None:
+    """Pixels of exactly the background's colour may show nothing at all; images with transparency tell the rest."""
+    scene, _ = random_scene()
+    image = torch.rand(400, 3).clamp(min=0.01)
+    image[::4] = 0.0
+    image[1::4, :2] = 0.0  # dark, but not black
+    behind = random_background(scene, image)
+    assert behind is not None and (behind[::4] == 0).all()
+    others = behind[torch.arange(400) % 4 != 0]
+    assert (others.mean(0) - 0.5).abs().max() < 0.1 and others.std(0).min() > 0.2
+    again = random_background(scene, image)
+    assert again is not None and (again != behind).any()
+    scene.background_color = (1.0, 1.0, 1.0)
+    image[::4] = 1.0
+    white = random_background(scene, image)
+    assert white is not None and (white[::4] == 1).all() and (white[1::4] != 1).any()
+    scene.opaque = False
+    assert random_background(scene, image) is None
 
 
 def test_flow_to_a_frame_of_another_time_is_not_used() -> None:
