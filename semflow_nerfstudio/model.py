@@ -34,9 +34,10 @@ from semflow_nerfstudio.scene_objective import SceneObjective, Stage
 from semflow_nerfstudio.scene_outputs import SceneOutputs, displayed_rays, join_dicts, rays_by_scene
 from semflow_nerfstudio.shared import SharedConfig, SharedNetworks
 from semflow_nerfstudio.training.adaptation import Classes, ClassRecord
+from semflow_nerfstudio.training.backgrounds import on_background
 from semflow_nerfstudio.training.label_transport import DEFAULT_TRANSPORT, LabelTransport, LabelTransportConfig
 from semflow_nerfstudio.training.losses import color_loss
-from semflow_nerfstudio.training.objective import LossWeights, on_background, present_modalities
+from semflow_nerfstudio.training.objective import LossWeights, present_modalities
 from semflow_nerfstudio.training.observed import as_color, left_out, observe
 from semflow_nerfstudio.training.silhouettes import Silhouettes
 from semflow_nerfstudio.visuals.outputs import ShownClasses, camera_outputs

@@ -14,15 +14,10 @@ from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 from semflow_nerfstudio.scene_outputs import SceneOutputs
 from semflow_nerfstudio.shared import SharedNetworks
+from semflow_nerfstudio.training.backgrounds import random_background
 from semflow_nerfstudio.training.label_transport import LabelTransport
 from semflow_nerfstudio.training.losses import surface_loss
-from semflow_nerfstudio.training.objective import (
-    LossWeights,
-    dynamic_losses,
-    random_background,
-    static_losses,
-    taught_first,
-)
+from semflow_nerfstudio.training.objective import LossWeights, dynamic_losses, static_losses, taught_first
 from semflow_nerfstudio.training.observed import Observed, given_distance, left_out
 from semflow_nerfstudio.training.silhouettes import Silhouettes
 

@@ -94,6 +94,7 @@ ABLATIONS = (
     _row("visibility of tokens", model__render__token_visibility=4),
     _row("no surface loss", model__losses__surface=0.0),
     _row("black background", model__random_background=False),
+    _row("nothing said of what movers hide", model__losses__hidden=0.0),
     _row("disparity not aligned", data__align_disparity=False),
     _row("no colour one frame away", model__losses__advected_color=0.0),
     _row("rigidity", model__losses__rigidity=0.1),

@@ -114,6 +114,7 @@ def paper(steps: int = LITE_STEPS) -> TrainerConfig:
             static_flow=0.5,
             blend_static=0.1,
             blend_prior=0.0,
+            hidden=0.0,
             dynamicness=0.01,
             advected_blend_static=0.1,
             advected_dynamicness=0.01,

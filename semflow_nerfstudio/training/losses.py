@@ -135,6 +135,18 @@ def blend_static_loss(blend: Float[Tensor, "R S"], static: Tensor) -> Float[Tens
     return masked_mean(blend.mean(-1), static)
 
 
+def hidden_blend_loss(
+    blend: Float[Tensor, "R S"],
+    distances: Float[Tensor, "R S"],
+    given: Float[Tensor, "R"],
+    moving: Tensor,
+    margin: float,
+) -> Float[Tensor, ""]:
+    """b toward 0 farther than a relative margin behind the given distance, on moving rays: mean over such samples."""
+    behind = (distances > (1 + margin) * given[:, None]) & moving.bool()[:, None]
+    return masked_mean(blend, behind)
+
+
 def dynamicness_loss(dynamicness: Float[Tensor, "R"], moving: Tensor, known: Tensor) -> Float[Tensor, ""]:
     """The movers' share of a ray toward the motion mask: binary cross-entropy where the mask is known."""
     p = 1e-3 + (1 - 2e-3) * dynamicness.clamp(0, 1)  # a clamp alone has no gradient where it is most wrong

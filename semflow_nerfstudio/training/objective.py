@@ -16,6 +16,7 @@ from semflow_nerfstudio.rendering.samples import pick
 from semflow_nerfstudio.saved_config import SavedConfig
 from semflow_nerfstudio.scene import Scene
 from semflow_nerfstudio.training import losses as L
+from semflow_nerfstudio.training.backgrounds import on_background
 from semflow_nerfstudio.training.observed import Observed, given_distance
 
 FLOW_WIDTH = 480.0
@@ -71,6 +72,11 @@ class LossWeights(SavedConfig):
     """Blending weight on static pixels."""
     blend_prior: float = 0.01
     """Blending weight everywhere: hidden and unseen space is static until something says otherwise."""
+    hidden: float = 0.3
+    """Blending weight behind the movers' surfaces, where the aligned disparity says these are: no colour says what is
+    there, and new views see it."""
+    hidden_margin: float = 0.1
+    """Relative distance behind its surface that may still be a mover."""
     dynamicness: float = 0.01
     """The movers' share of a pixel toward its motion mask."""
     advected_blend_static: float = 0.0
@@ -343,38 +349,16 @@ def depth_losses(out: Rendered, seen: Observed, w: LossWeights, static_only: boo
         return result
     moving = known & seen.moving
     result["surface"] = w.surface * L.surface_loss(out.weights.total, distances, given, moving, w.surface_tolerance)
+    rays = out.mover_rays
+    if out.dynamic is not None:
+        result["hidden"] = w.hidden * L.hidden_blend_loss(
+            out.dynamic.blend, distances[rays], given[rays], moving[rays], w.hidden_margin
+        )
     if w.depth_guided_blend > 0 and out.dynamic is not None:
-        rays = out.mover_rays
         result["depth_guided_blend"] = w.depth_guided_blend * L.depth_guided_blend_loss(
             out.dynamic.blend, distances[rays], given[rays], moving[rays]
         )
     return result
-
-
-def on_background(
-    scene: Scene,
-    rgb: Float[Tensor, "R 3"],
-    weights: Float[Tensor, "R S"],
-    behind: Float[Tensor, "R 3"] | None = None,
-) -> Float[Tensor, "R 3"]:
-    """Composited colours in front of the scene's background, as its images are, or of any other colour `behind`."""
-    left = 1 - weights.sum(-1, keepdim=True)
-    if behind is not None:
-        return rgb + left * behind
-    return rgb + torch.cat([left * channel for channel in scene.background_color], dim=-1)
-
-
-def random_background(scene: Scene, image: Float[Tensor, "R 3"]) -> Float[Tensor, "R 3"] | None:
-    """Colours behind the rays that nobody can guess, so that what is opaque has to be rendered so.
-
-    In front of a black background a bright surface that half lets through looks like a dark one, and fields settle for
-    that. Pixels of exactly the background's colour keep it, for there may be nothing; None where images have
-    transparency, whose background is told.
-    """
-    if not scene.opaque:
-        return None
-    own = torch.stack([torch.full_like(image[:, 0], channel) for channel in scene.background_color], dim=-1)
-    return torch.where((image == own).all(-1, keepdim=True), own, torch.rand_like(image))
 
 
 def random_rays(mask: Tensor, count: int) -> Int[Tensor, "Q"]:

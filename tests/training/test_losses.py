@@ -118,6 +118,17 @@ def test_blend_static() -> None:
     assert L.blend_static_loss(tensor([0.2, 0.4], [1, 1]), tensor(1, 0)).item() == pytest.approx(0.3)
 
 
+def test_what_movers_hide_is_static() -> None:
+    """Behind the margin on moving rays alone; a smaller b there costs less, and no other b counts."""
+    blend = tensor([0.9, 0.8, 0.6, 0.2], [0.7, 0.7, 0.7, 0.7]).requires_grad_()
+    distances, given = tensor([1, 2.1, 2.3, 4], [1, 2, 3, 4]), tensor(2, 2)
+    loss = L.hidden_blend_loss(blend, distances, given, tensor(1, 0), 0.1)
+    assert loss.item() == pytest.approx(0.4)
+    (slope,) = torch.autograd.grad(loss, blend)
+    torch.testing.assert_close(slope, tensor([0, 0, 0.5, 0.5], [0, 0, 0, 0]))
+    assert L.hidden_blend_loss(blend, distances, given, tensor(0, 0), 0.1).item() == 0
+
+
 def test_dynamicness() -> None:
     share, moving, known = tensor(0.8, 0.3, 0.5), tensor(1, 0, 1), tensor(1, 1, 0)
     expected = -(math.log(0.8) + math.log(0.7)) / 2
