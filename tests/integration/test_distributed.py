@@ -112,6 +112,7 @@ def test_color_gradients_of_halves_are_those_of_the_whole_batch(
     sampler = next(iter(model.samplers.values())).sampler
     sampler.initial_sampler.train_stratified = sampler.pdf_sampler.train_stratified = False
     model.config.mover_ray_share = 1.0
+    model.objective.random_background = False  # or each call would draw its own
     model.set_step(STAGES["dynamic"])
     size = len(rays) // RANKS
     parts = [slice(0, len(rays)), *(slice(k * size, (k + 1) * size) for k in range(RANKS))]
