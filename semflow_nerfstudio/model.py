@@ -437,9 +437,9 @@ class SemanticFlowModel(Editable, Model):
 
     @property
     def teaches_shared_alone(self) -> bool:
-        """Whether the shared networks' logits are taught without the scenes' residuals, too."""
-        several, features = len(self.scenes) > 1, self.config.render.flow_features
-        return self.training and several and features and self.config.losses.shared_semantic > 0
+        """Whether the shared networks' logits are taught without the scenes' residuals, too; these have to exist."""
+        both = self.config.render.flow_features and self.config.scene.residual
+        return self.training and len(self.scenes) > 1 and both and self.config.losses.shared_semantic > 0
 
     def feature_maps(self, name: str, times: Float[Tensor, "R 1"]) -> Maps | None:
         """Feature maps of a scene's frames: fresh, with gradient, every few training steps, kept in between."""

@@ -39,7 +39,7 @@ class Row:
     scratch: bool = False
     """Whether the adaptation starts from untrained shared networks instead of the source scenes'."""
     fields_too: bool = False
-    """Whether its fields are untrained as well: an ordinary training of as many steps as the adaptation has with
+    """Whether fields are untrained as well: no adaptation, but an ordinary training of as many steps as one has with
     labels."""
     together: bool = False
     """Whether another scene is in the same model, with as many steps for each of them."""
@@ -63,7 +63,7 @@ def rows() -> list[Row]:
         if steps:
             result += [
                 Row(f"adaptation-{steps}-scratch", scored_as=("all",), adapt=steps, scratch=True),
-                Row(f"adaptation-{steps}-nothing", scored_as=("all",), adapt=steps, scratch=True, fields_too=True),
+                Row(f"adaptation-{steps}-nothing", scored_as=("all",), adapt=steps, fields_too=True),
             ]
     return result
 

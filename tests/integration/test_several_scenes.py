@@ -145,6 +145,19 @@ def test_losses_skip_what_a_scene_lacks(scenes: Path, tmp_path: Path) -> None:
         assert (seen.motion is None) == (name == "B") and seen.labels is not None and seen.flow is not None
 
 
+def test_shared_networks_are_taught_alone_where_there_are_several_scenes(scenes: Path, tmp_path: Path) -> None:
+    """In both stages; of one scene, or without residuals, there is nothing else that the logits could be."""
+    for names, residual, expected in (("AB", True, True), ("A", True, False), ("AB", False, False)):
+        config = tiny_config(of(scenes, *names), tmp_path / f"{names}{residual}")
+        config.pipeline.model.scene.residual = residual  # type: ignore[attr-defined]
+        pipeline = set_up(config).pipeline.train()
+        for step in (0, STEPS):
+            model = pipeline.model
+            model.set_step(step)  # type: ignore[operator]
+            losses = model(*pipeline.datamanager.next_train(step))["losses"]
+            assert ("shared_semantic" in losses) == expected
+
+
 def test_resumed(run_of_two: TrainedRun, scenes: Path, tmp_path: Path) -> None:
     config = tiny_config(of(scenes, "A", "B"), tmp_path, steps=2)
     config.load_dir = run_of_two.folder / "nerfstudio_models"
