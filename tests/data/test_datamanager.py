@@ -168,7 +168,7 @@ def test_frames_per_batch(tmp_path):
         sampler = SemFlowPixelSamplerConfig(frames_per_batch=frames, min_rays_per_frame=minimum)
         manager = manage(parser, pixel_sampler=sampler, train_num_rays_per_batch=250)
         drawn = set()
-        for step in range(20):
+        for step in range(80):  # one frame of four, 80 times: all are drawn but for one case in 10^9
             index = manager.next_train(step)[1]["indices"][:, 0]
             chosen, counts = index.unique_consecutive(return_counts=True)
             assert len(index) == 250 and len(chosen) == len(index.unique()) == expected
