@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy.ndimage import distance_transform_edt
 
+from semflow_nerfstudio.data.resize import SPARSE_SHARE, is_sparse
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
 Flow = tuple[Float[np.ndarray, "H W 2"], Bool[np.ndarray, "H W"]]
@@ -22,9 +23,6 @@ Flow = tuple[Float[np.ndarray, "H W 2"], Bool[np.ndarray, "H W"]]
 FlowReader = Callable[[int, bool], Flow | None]
 """(frame, forward?) -> its flow to the next or previous frame; None where there is none."""
 
-SPARSE_SHARE = 0.5
-"""Frames with a smaller share of labelled pixels are sparsely labelled: their other pixels want labels too. In the
-others what has no label was left out on purpose."""
 DECAY = 0.97
 """Confidence left after every frame."""
 CYCLE_BASE, CYCLE_SHARE = 0.5, 0.05
@@ -46,11 +44,6 @@ class CarriedLabels:
     def none(cls, height: int, width: int) -> CarriedLabels:
         """Nothing reached this frame."""
         return cls(np.full((height, width), IGNORE_LABEL, np.uint8), np.zeros((height, width), np.float16))
-
-
-def is_sparse(labels: UInt8[np.ndarray, "H W"]) -> bool:
-    """Whether most pixels of a labelled frame have no label."""
-    return float((labels != IGNORE_LABEL).mean()) < SPARSE_SHARE
 
 
 def labels_are_partial(labels: Sequence[UInt8[np.ndarray, "H W"] | None]) -> bool:

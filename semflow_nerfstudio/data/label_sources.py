@@ -16,8 +16,9 @@ from torch import Tensor
 
 from semflow_nerfstudio.cameras import FrameCameras
 from semflow_nerfstudio.data.dataset import SemFlowDataset
-from semflow_nerfstudio.data.label_propagation import CarriedLabels, Flow, carry_labels, is_sparse, labels_are_partial
+from semflow_nerfstudio.data.label_propagation import CarriedLabels, Flow, carry_labels, labels_are_partial
 from semflow_nerfstudio.data.label_spreading import spread_labels
+from semflow_nerfstudio.data.resize import is_sparse
 from semflow_nerfstudio.data.scene_assembly import frame_cameras
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 from semflow_nerfstudio.training.label_transport import LabelSources
@@ -42,6 +43,13 @@ def propagate_labels(dataset: SemFlowDataset, method: LabelPropagation) -> dict[
     for number, record in enumerate(dataset.scenes):
         first, last = record.frame_range
         labels = [_labels(dataset, frame) for frame in range(first, last)]
+        given = [own for own in labels if own is not None]
+        if given and not any((own != IGNORE_LABEL).any() for own in given):
+            CONSOLE.print(
+                f"{record.name}: none of its {len(given)} label images names a class on any pixel, so nothing is "
+                "learned of classes: see that their colours or ids are those of the class table.",
+                markup=False,
+            )
         if not labels_are_partial(labels):
             continue
         has_flow = any(f.flow_forward or f.flow_backward for f in dataset.frames[first:last])

@@ -14,6 +14,10 @@ from scipy.sparse import csr_matrix
 
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
+SPARSE_SHARE = 0.5
+"""Frames with a smaller share of labelled pixels are sparsely labelled: their other pixels want labels too. In the
+others what has no label was left out on purpose."""
+
 
 @lru_cache(maxsize=32)
 def _overlaps(source: int, target: int) -> csr_matrix:
@@ -75,22 +79,29 @@ def resize_half(
     return 2 * sums >= full_value * values.shape[0] * values.shape[1]
 
 
+def is_sparse(labels: UInt8[np.ndarray, "H W"]) -> bool:
+    """Whether most pixels of a labelled frame have no label."""
+    return float((labels != IGNORE_LABEL).mean()) < SPARSE_SHARE
+
+
 def majority_resize(
     ids: UInt8[np.ndarray, "H W"], width: int, height: int, num_classes: int
 ) -> UInt8[np.ndarray, "height width"]:
     """The label with the largest area in each output pixel.
 
     "Ignore" (255, and any id from `num_classes` on) votes like a class of its own, but loses ties; other ties go to the
-    lowest id.
+    lowest id. Of sparse labels, such as clicks and strokes, nothing may be lost: there it has no vote where a class has
+    one.
     """
     known = np.where(ids < num_classes, ids, np.uint8(IGNORE_LABEL)).astype(np.uint8)
     if ids.shape == (height, width):
         return known
+    sparse = is_sparse(known)
     best = np.zeros((height, width), np.int64)
     result = np.full((height, width), IGNORE_LABEL, np.uint8)
     for label in np.flatnonzero(np.bincount(known.ravel(), minlength=256)):
         votes = _weighted_sums((known == label).astype(np.int64), width, height)
-        wins = votes > best
+        wins = votes > best if label != IGNORE_LABEL or not sparse else best == 0
         best[wins] = votes[wins]
         result[wins] = label
     return result

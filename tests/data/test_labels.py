@@ -105,7 +105,9 @@ def _majority_by_hand(ids, width, height, num_classes):
     for i in range(height):
         for j in range(width):
             cell = fine[i * source_height : (i + 1) * source_height, j * source_width : (j + 1) * source_width]
-            votes = [(int((cell == label).sum()), -label) for label in [*range(num_classes), 255]]
+            sparse = (ids < num_classes).mean() < 0.5
+            ignored = (cell == 255).any() / 2 if sparse else int((cell == 255).sum())  # less than any class has
+            votes = [(int((cell == label).sum()), -label) for label in range(num_classes)] + [(ignored, -255)]
             result[i, j] = -max(votes)[1]
     return result
 
@@ -115,11 +117,28 @@ def test_majority_against_counting(size):
     rng = np.random.default_rng(sum(size))
     ids = rng.choice(np.array([0, 1, 2, 3, 255], np.uint8), (9, 12), p=[0.3, 0.2, 0.2, 0.1, 0.2])
     assert np.array_equal(majority_resize(ids, *size, 4), _majority_by_hand(ids, *size, 4))
+    ids = np.where(rng.random(ids.shape) < 0.7, np.uint8(255), ids)
+    assert np.array_equal(majority_resize(ids, *size, 4), _majority_by_hand(ids, *size, 4))
+
+
+def test_no_click_is_lost() -> None:
+    """Of sparse labels every class stays where one of its pixels was; elsewhere nothing is said."""
+    ids = np.full((270, 480), 255, np.uint8)
+    clicks = {(13, 57): 0, (100, 201): 2, (102, 201): 2, (250, 479): 1}
+    for place, label in clicks.items():
+        ids[place] = label
+    small = majority_resize(ids, 120, 67, 3)
+    assert {(int(y), int(x)): int(small[y, x]) for y, x in np.argwhere(small != 255)} == {
+        (3, 14): 0,
+        (24, 50): 2,
+        (25, 50): 2,
+        (62, 119): 1,
+    }
 
 
 def test_majority_lets_ignore_win_but_not_tie():
-    ids = np.array([[255, 255, 1, 255], [255, 2, 1, 255]], np.uint8)
-    assert majority_resize(ids, 2, 1, 3).tolist() == [[255, 1]]
+    ids = np.array([[255, 255, 1, 255, 0, 0], [255, 2, 1, 255, 0, 0]], np.uint8)
+    assert majority_resize(ids, 3, 1, 3).tolist() == [[255, 1, 0]]
 
 
 def test_read_labels_resizes(table, tmp_path):
