@@ -14,14 +14,43 @@ def comparable(records: Sequence[Record]) -> dict[str, list[Record]]:
 
     Of runs of one row with one seed in a group, the one that was measured last.
     """
-    latest: dict[tuple[str, str, int, tuple[str, ...]], Record] = {}
+    latest: dict[tuple[str, ...], Record] = {}
     for record in sorted(records, key=lambda record: record["measured"]):
-        together = tuple(record["overrides"].get("together", ()))
-        latest[_title(record), record["configuration"], record["seed"], together] = record
+        together = ", ".join(record["overrides"].get("together", ()))
+        row = (record["configuration"], str(record["seed"]), together, origin(record) or "")
+        latest[(_title(record), *row)] = record
     groups: dict[str, list[Record]] = {}
     for (title, *_), record in latest.items():
         groups.setdefault(title, []).append(record)
     return dict(sorted(groups.items()))
+
+
+def origin(record: Record) -> str | None:
+    """The training that an adaptation starts from; None of other rows."""
+    settings = record["overrides"]
+    if "sources" not in settings:
+        return None
+    return f"from {' and '.join(settings['sources'])}, {settings['source_steps']} steps"
+
+
+def adapted(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """As `comparable`, but only scenes that were adapted to, and apart what started from different trainings."""
+    groups: dict[str, list[Record]] = {}
+    for title, mine in comparable(records).items():
+        for start in sorted({start for record in mine if (start := origin(record)) is not None}):
+            groups[f"{title}, {start}"] = [record for record in mine if origin(record) in (None, start)]
+    return groups
+
+
+def by_partner(records: Sequence[Record], row: str) -> dict[str, list[Record]]:
+    """A row's records of two scenes in one model, by the names of the others in it."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        if record["configuration"] == row:
+            others = list(record["overrides"]["together"])
+            others.remove(record["scene"])
+            found.setdefault(", ".join(others), []).append(record)
+    return found
 
 
 def _title(record: Record) -> str:

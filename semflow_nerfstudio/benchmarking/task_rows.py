@@ -9,6 +9,8 @@ from semflow_nerfstudio.data.protocols import NAMED_PROTOCOLS, SCRIBBLES
 
 ADAPTATION_STEPS = (0, 100, 500, 2000)
 """Steps with labels after which an adapted run is scored; the last gives the final figure."""
+BUILT_IN_NAMES = ("target", ("source_a", "source_b"))
+"""Names of the built-in scenes: the one to measure on, and those to adapt from."""
 FEWEST = ("completion-25", "tracking-25")
 """Protocols with the fewest labels, where flows have most to bring."""
 TWO_SCENES = "two-scenes"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from semflow_nerfstudio.benchmarking.task_groups import Record, comparable, scores_of
+from semflow_nerfstudio.benchmarking.task_groups import Record, adapted, by_partner, comparable, scores_of
 from semflow_nerfstudio.benchmarking.task_rows import ADAPTATION_STEPS, TWO_SCENES, rows
 from semflow_nerfstudio.benchmarking.task_targets import target_table
 from semflow_nerfstudio.data.protocols import NAMED_PROTOCOLS, SCRIBBLES
@@ -15,9 +15,9 @@ COLUMNS = {
     "miou_moving": "moving",
     "total_accuracy": "accuracy",
     "class_accuracy": "class accuracy",
-    "J": "J",
     "F": "F",
 }
+OBJECTS = "J / F of each moving class"
 METHODS = {"flow_2d": "labels along 2-D flow, model's depth", "warped": "nearest labelled frame, model's depth"}
 ROWS = {
     "": "this model",
@@ -54,12 +54,7 @@ def two_scenes_table(records: Sequence[Record]) -> str:
     lines = _head(["scene", "model of", "also", "seeds"])
     for scene, mine in comparable(records).items():
         alone = scores_of(mine, "full", "all", "model")
-        joint: dict[str, list[Record]] = {}
-        for record in mine:
-            if record["configuration"] == TWO_SCENES:
-                others = list(record["overrides"]["together"])
-                others.remove(record["scene"])
-                joint.setdefault(", ".join(others), []).append(record)
+        joint = by_partner(mine, TWO_SCENES)
         if joint and alone:
             lines.append(_line([scene, "it alone", "-"], alone))
         for others, runs in joint.items():
@@ -70,9 +65,7 @@ def two_scenes_table(records: Sequence[Record]) -> str:
 def adaptation_table(records: Sequence[Record]) -> str:
     """Scores after every number of steps with labels, beside those of training from scratch."""
     lines = _head(["scene", "steps with labels", "start", "seeds"])
-    for scene, mine in comparable(records).items():
-        if not any(record["configuration"].startswith("adaptation-") for record in mine):
-            continue
+    for scene, mine in adapted(records).items():
         # In zero-shot no label is read, not even to copy it.
         copies = (scores_of(mine, f"adaptation-{steps}", "all", "copy") for steps in ADAPTATION_STEPS)
         copied = next(filter(None, copies), None)
@@ -87,18 +80,24 @@ def adaptation_table(records: Sequence[Record]) -> str:
 
 
 def _head(titles: list[str]) -> list[str]:
-    titles = [*titles, *COLUMNS.values()]
+    titles = [*titles, *COLUMNS.values(), OBJECTS]
     return [f"| {' | '.join(titles)} |", f"| {' | '.join('---' for _ in titles)} |"]
 
 
 def _line(cells: list[str], scores: list[dict[str, float | None]]) -> str:
     """Means over the seeds; what was not measured says so once."""
     if not scores:
-        return f"| {' | '.join([*cells, '-', 'not measured', *['-'] * (len(COLUMNS) - 1)])} |"
-    for name in COLUMNS:
-        known = [value for entry in scores if (value := entry.get(name)) is not None]
-        cells = [*cells, f"{fmean(known):.3f}" if known else "-"]
+        return f"| {' | '.join([*cells, '-', 'not measured', *['-'] * len(COLUMNS)])} |"
+    cells = [*cells, *(_mean(scores, name, ".3f") for name in COLUMNS)]
+    objects = sorted(name.removeprefix("J_") for name in scores[0] if name.startswith("J_"))
+    shares = [f"{name} {_mean(scores, f'J_{name}', '.2f')} / {_mean(scores, f'F_{name}', '.2f')}" for name in objects]
+    cells.append(", ".join(shares) or "-")
     return f"| {' | '.join([*cells[:3], str(len(scores)), *cells[3:]])} |"
+
+
+def _mean(scores: Sequence[dict[str, float | None]], name: str, form: str) -> str:
+    known = [value for entry in scores if (value := entry.get(name)) is not None]
+    return format(fmean(known), form) if known else "-"
 
 
 TABLES: dict[str, Callable[[Sequence[Record]], str]] = {

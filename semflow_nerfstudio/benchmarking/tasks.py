@@ -32,8 +32,6 @@ OnStep = Callable[[int, float], None]
 
 BUILT_IN = {"target": 11, "source_a": 12, "source_b": 13}
 """Names and seeds of the built-in scenes that are made where none are given."""
-BUILT_IN_NAMES = ("target", ("source_a", "source_b"))
-"""The scene to measure on, and those to adapt from."""
 BUILT_IN_SIZE = "240x135"
 """Their size, where no other is asked for."""
 
@@ -148,7 +146,6 @@ class Plan:
         if self.row.fields_too:  # or the shortest would end in the static stage
             model.static_steps = min(model.static_steps, config.max_num_iterations // 4)
         if self.row.together:
-            model.static_steps *= count
             _name_by_content(config, self.scenes)
         else:
             config.set_timestamp()

@@ -52,7 +52,7 @@ class Tasks:
         """Measure what is not measured yet."""
         from semflow_nerfstudio.benchmarking import tasks
         from semflow_nerfstudio.benchmarking.records import Records
-        from semflow_nerfstudio.benchmarking.task_rows import chosen_rows
+        from semflow_nerfstudio.benchmarking.task_rows import BUILT_IN_NAMES, chosen_rows
         from semflow_nerfstudio.cli.report import print_scores, progress
 
         source_steps = self.steps if self.source_steps is None else self.source_steps
@@ -60,7 +60,7 @@ class Tasks:
             raise ValueError("--steps, --source-steps, --scale and --views must be at least 1")
         rows = chosen_rows(self.only)
         folder = tasks.built_in_folder(self.out) / self.size
-        target, made = tasks.BUILT_IN_NAMES
+        target, made = BUILT_IN_NAMES
         scenes = self.scenes or [folder / target]
         sources = tuple(self.sources or [folder / name for name in made])
         tasks.check_scenes(scenes, sources, self.out)

@@ -19,7 +19,7 @@ class Complete:
     keep_given: bool = True
     """Leave pixels that came labelled as they came."""
     scene: str | None = None
-    """Scene of the run; by default its first."""
+    """Scene of the run; by default the one that `semflow select` chose for it, or else its first."""
     overwrite: bool = False
     """Make images anew that are there."""
 

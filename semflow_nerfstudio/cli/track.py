@@ -24,7 +24,7 @@ class Track:
     camera: int | None = None
     """Look with the camera of this training frame at all times; by default with every training frame."""
     scene: str | None = None
-    """Scene of the run; by default its first."""
+    """Scene of the run; by default the one that `semflow select` chose for it, or else its first."""
     score: bool = False
     """Follow the points of the scene's own exact tracks (`semflow make-scene` writes them) and score them."""
     out: Path | None = None

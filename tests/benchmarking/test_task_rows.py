@@ -60,7 +60,7 @@ def test_two_scenes_share_a_run_whichever_is_scored() -> None:
     assert one.config().get_base_dir() == other.config().get_base_dir() != plan(row, seed=1).config().get_base_dir()
     assert one.config().get_base_dir() != plan(row, scene=Path("c/Alley")).config().get_base_dir()
     alone, model = plan(rows()[0]).config().pipeline.model, one.config().pipeline.model
-    assert model.static_steps == 2 * alone.static_steps  # type: ignore[attr-defined]
+    assert model.static_steps == alone.static_steps  # type: ignore[attr-defined]
     assert [Path(scene).name for scene in parser_of(one).scenes] == ["Alley", "Bridge"]
 
 
@@ -75,7 +75,7 @@ def test_rows_configure_what_they_say() -> None:
         before = 0 if row.fields_too else 20 if row.together else 10
         assert config.max_num_iterations == before + (row.adapt or 0)
         model: Any = config.pipeline.model
-        static = min(250, config.max_num_iterations // 4) if row.fields_too else 250 * (1 + row.together)
+        static = min(250, config.max_num_iterations // 4) if row.fields_too else 250
         assert model.static_steps == static
         assert model.render.flow_features == ("no-flow-features" not in row.name)
 
@@ -130,16 +130,19 @@ def record(
     }
 
 
+FROM = {"sources": ["One", "Two"], "source_steps": 20}
+
+
 def test_tables_hold_means_over_seeds_beside_baselines() -> None:
     records = [
         record("completion-25", "completion-25", 0, model=0.8, flow_2d=0.5),
         record("completion-25", "completion-25", 1, model=0.9, flow_2d=0.7),
         record("full", "completion-25", 0, model=0.95),
         record("full", "tracking-25", 1, model=0.94),
-        record("adaptation-100", "all", 0, model=0.6, copy=0.2),
-        record("adaptation-100-scratch", "all", 0, model=0.4),
+        record("adaptation-100", "all", 0, settings=FROM, model=0.6, copy=0.2),
+        record("adaptation-100-scratch", "all", 0, settings=FROM, model=0.4),
         record("adaptation-100-nothing", "all", 0, model=0.35),
-        record("adaptation-0", "all", 0, model=0.3),
+        record("adaptation-0", "all", 0, settings=FROM, model=0.3),
     ]
     lines = few_labels_table(records).splitlines()[2:]
     assert [line.split(" | ")[1:5] for line in lines] == [
@@ -156,6 +159,7 @@ def test_tables_hold_means_over_seeds_beside_baselines() -> None:
     adapted = adaptation_table(records).splitlines()[2:]
     steps = ["-", "0", *(["100"] * 3), *(["500"] * 3), *(["2000"] * 3)]
     assert [line.split(" | ")[1] for line in adapted] == steps
+    assert all(line.startswith("| Alley 1/2, 10 steps, from One and Two, 20 steps |") for line in adapted)
     assert "0.600" in adapted[2] and "0.400" in adapted[3] and "0.350" in adapted[4]
     assert all("not measured" in line for line in adapted[5:])
     assert all(line.count("|") == adapted[0].count("|") for line in adapted)
@@ -186,19 +190,48 @@ def test_two_scenes_stand_beside_one_alone() -> None:
     ]
 
 
+def test_adaptations_from_different_trainings_are_kept_apart() -> None:
+    other = FROM | {"source_steps": 30}
+    records = [record("adaptation-100-nothing", "all", model=0.3)]
+    records.append(record("adaptation-0", "all", settings=FROM, model=0.4))
+    records.append(record("adaptation-100", "all", settings=other, model=0.5))
+    lines = [line.strip("| ").split(" | ") for line in adaptation_table(records).splitlines()[2:]]
+    found = {(line[0].split(", ")[-1], line[1], line[2], line[4]) for line in lines if line[4] != "not measured"}
+    shared, nothing = "shared networks of two other scenes", "nothing trained, nor are fields"
+    assert found == {
+        ("20 steps", "0", shared, "0.400"),
+        ("20 steps", "100", nothing, "0.300"),
+        ("30 steps", "100", shared, "0.500"),
+        ("30 steps", "100", nothing, "0.300"),
+    }
+
+
+def test_objects_have_figures_of_their_own() -> None:
+    one, two = (record("completion-25", "completion-25", seed, model=0.8) for seed in (0, 1))
+    one["scores"]["completion-25"]["model"] |= {"J_ball": 0.5, "F_ball": 0.7, "J_cat": None, "F_cat": None}
+    two["scores"]["completion-25"]["model"] |= {"J_ball": 0.6, "F_ball": 0.9, "J_cat": 0.25, "F_cat": 0.5}
+    line = few_labels_table([one, two]).splitlines()[2]
+    assert line.endswith("| ball 0.55 / 0.80, cat 0.25 / 0.50 |")
+
+
 def test_targets_say_what_is_met() -> None:
     records = [
         record("full", "tracking-25", 0, moving=0.8, model=0.9),
         record("tracking-25", "tracking-25", 0, moving=0.4, model=0.79),
         record("full", "all", 1, moving=0.5, model=0.9),
         record("two-scenes", "all", moving=0.49, settings={"together": ["Alley", "Bridge"]}, model=0.88),
-        record("adaptation-0", "all", model=0.3),
-        record("adaptation-100", "all", model=0.5, copy=0.2),
-        record("adaptation-100-scratch", "all", model=0.46),
-        record("adaptation-100-nothing", "all", model=0.42),
-        record("adaptation-500", "all", model=0.57),
-        record("adaptation-2000", "all", model=0.6),
+        record("two-scenes", "all", moving=0.5, settings={"together": ["Alley", "Court"]}, model=0.9),
+        record("adaptation-0", "all", settings=FROM, model=0.3),
     ]
+    built_in = [
+        record("adaptation-0", "all", settings=FROM, model=0.3),
+        record("adaptation-100", "all", settings=FROM, model=0.5, copy=0.2),
+        record("adaptation-100-scratch", "all", settings=FROM, model=0.46),
+        record("adaptation-100-nothing", "all", model=0.42),
+        record("adaptation-500", "all", settings=FROM, model=0.57),
+        record("adaptation-2000", "all", settings=FROM, model=0.6),
+    ]
+    records += [entry | {"scene": "target"} for entry in built_in]
     records[1]["scores"]["tracking-25"]["flow_2d"] = {"miou_moving": 0.2}
     lines = [line.strip("| ").split(" | ")[1:] for line in target_table(records).splitlines()[2:]]
     assert ["completion-75", "mIoU below all labels", "not measured", "at most 0.02", "-"] in lines
@@ -206,8 +239,10 @@ def test_targets_say_what_is_met() -> None:
         ["tracking-25", "mIoU below all labels", "0.110", "at most 0.12", "yes"],
         ["tracking-25", "share of all labels' moving mIoU", "0.500", "at least 0.55", "no"],
         ["tracking-25", "moving mIoU above labels along 2-D flow", "0.200", "at least 0.15", "yes"],
-        ["two-scenes", "mIoU below all labels", "0.020", "at most 0.01", "no"],
-        ["two-scenes", "share of all labels' moving mIoU", "0.980", "at least 0.97", "yes"],
+        ["two-scenes with Bridge", "mIoU below all labels", "0.020", "at most 0.01", "no"],
+        ["two-scenes with Bridge", "share of all labels' moving mIoU", "0.980", "at least 0.97", "yes"],
+        ["two-scenes with Court", "mIoU below all labels", "0.000", "at most 0.01", "yes"],
+        ["two-scenes with Court", "share of all labels' moving mIoU", "1.000", "at least 0.97", "yes"],
         ["adaptation-0", "mIoU above copied labels", "0.100", "above 0", "yes"],
         ["adaptation-100", "mIoU above untrained networks on trained fields", "0.040", "at least 0.05", "no"],
         ["adaptation-100", "mIoU above training anew", "0.080", "at least 0.05", "yes"],
