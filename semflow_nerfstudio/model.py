@@ -66,8 +66,8 @@ class SemanticFlowModelConfig(SavedConfig, ModelConfig):
     time: bool = True
     """Whether anything may move. Off: the static field alone, taught by all pixels, whatever moves there."""
     static_steps: int = 250
-    """Steps of the first stage, which trains the static field alone: on what does not move, or on all pixels where no
-    motion masks say what that is."""
+    """Steps of the first stage for each scene, which train the static fields alone: on what does not move, or on all
+    pixels where no motion masks say what that is."""
     mover_ray_share: float = 0.5
     """Share of a training batch's rays that get the dynamic field: first those known to show motion."""
     label_transport: LabelTransportConfig = DEFAULT_TRANSPORT
@@ -84,7 +84,8 @@ class SemanticFlowModelConfig(SavedConfig, ModelConfig):
     encoder_every: int = 2
     """Steps between updates of a trainable frame encoder; its feature maps are kept in between."""
     encoder_frames: int = 12
-    """Frames encoded in such an update, those that the step's rays read most; shorter clips are encoded as a whole."""
+    """Frames encoded in such an update, those that the step's rays read most; shorter clips are encoded as a whole.
+    Several scenes share them, so that a step costs the same."""
     default_time: float | None = None
     """Time of rays that have none; None: the first frame's."""
     default_scene: str | None = None
@@ -169,7 +170,8 @@ class SemanticFlowModel(Editable, Model):
         )
         self.train_psnr = torch.zeros(())
         self.step = 0
-        self._maps = {name: FeatureCache(self.config.encoder_frames) for name in frames}
+        most = max(self.config.render.window, self.config.encoder_frames // len(frames))
+        self._maps = {name: FeatureCache(most) for name in frames}
 
     def make_shared(self, features: Tensor | None, num_classes: int) -> SharedNetworks:
         """The shared networks, for the frozen features (N, h, w, C) that frames have or for an encoder of their own."""
@@ -302,7 +304,12 @@ class SemanticFlowModel(Editable, Model):
     @property
     def static_stage(self) -> bool:
         """Whether only the static field is rendered: at the start of training, or where nothing may move."""
-        return not self.config.time or (self.training and self.step < self.config.static_steps)
+        return not self.config.time or (self.training and self.step < self.static_steps)
+
+    @property
+    def static_steps(self) -> int:
+        """Steps of the first stage: batches mix scenes, each of which wants its own."""
+        return self.config.static_steps * len(self.scenes)
 
     @property
     def labels_in_use(self) -> bool:
@@ -467,7 +474,7 @@ class SemanticFlowModel(Editable, Model):
             image = as_color(batch["image"].to(self.device)[..., :3])
             return {"color": self.config.losses.color * color_loss(outputs["rgb"], image)}
         total: dict[str, Tensor] = {}
-        stage = Stage(self.step, self.static_stage, self.config.time, self.step - self.config.static_steps)
+        stage = Stage(self.step, self.static_stage, self.config.time, self.step - self.static_steps)
         for part in outputs["parts"]:
             known = present_modalities(batch, self.modalities[part.name])
             z_ratio, first = part.rays.metadata["directions_norm"], self.first_frame[part.name]

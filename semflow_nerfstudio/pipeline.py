@@ -120,17 +120,21 @@ class SemanticFlowPipeline(VanillaPipeline):
         """The model's and the datamanager's.
 
         Raises:
-            ValueError: an adaptation with labels ends before it comes to them.
+            ValueError: an adaptation ends before its steps with labels do.
         """
         trainer, adapting = training_callback_attributes.trainer, adaptation(self.config)
         if trainer is not None:
             last = trainer._start_step + trainer.config.max_num_iterations
             without_labels = 0 if adapting is None else adapting.adapt_field_steps
-            if adapting is not None and adapting.adapt_label_steps != 0 and last <= without_labels:
-                raise ValueError(
-                    f"the training ends after {last} steps, but the first {without_labels} are without "
-                    "labels: raise --max-num-iterations or lower --pipeline.model.adapt-field-steps"
-                )
+            if adapting is not None and adapting.adapt_label_steps != 0:
+                with_labels = adapting.adapt_label_steps or 1
+                if last < without_labels + with_labels:
+                    raise ValueError(
+                        f"the training ends after {last} steps, but the first {without_labels} are without labels and "
+                        f"{'at least' if adapting.adapt_label_steps is None else 'another'} {with_labels} with them: "
+                        f"use --max-num-iterations {without_labels + with_labels} or more, or lower "
+                        "--pipeline.model.adapt-field-steps"
+                    )
             self._say_what_is_too_short(last)
             for name, scheduler in trainer.optimizers.schedulers.items():
                 # What the labels of an adaptation teach starts at its full rate when they come, or a higher one.
@@ -139,11 +143,11 @@ class SemanticFlowPipeline(VanillaPipeline):
         return super().get_training_callbacks(training_callback_attributes)
 
     def _say_what_is_too_short(self, last: int) -> None:
-        config = self.model.config
-        if isinstance(config, SemanticFlowModelConfig) and config.time and last <= config.static_steps:
+        model = self.model
+        if isinstance(model, SemanticFlowModel) and model.config.time and last <= model.static_steps:
             say(
                 f"Nothing that moves will be learned: the training ends after {last} steps, and the first "
-                f"{config.static_steps} are the static field's alone. Lower --pipeline.model.static-steps."
+                f"{model.static_steps} are the static fields' alone. Lower --pipeline.model.static-steps."
             )
 
     @profiler.time_function

@@ -54,7 +54,7 @@ def shared_of(run: Any) -> dict[str, torch.Tensor]:
 def test_exactly_the_shared_part_is_taken(
     scene: Path, run_of_two: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """From a folder or a file, and the run says what; everything else is as in a run from scratch."""
+    """From a folder or a file, and the run says what; nothing of the source's fields is taken, in any layer."""
     source = read_shared(run_of_two.folder).state
     for place in (run_of_two.folder, run_of_two.checkpoint):
         trainer = set_up(adapt(scene, tmp_path, run_of_two, adapt_from=place))
@@ -69,8 +69,11 @@ def test_exactly_the_shared_part_is_taken(
     for residual in (own.static_residual, own.flow_residual):
         assert all((value == 0).all() for value in residual.layers[-1].parameters())
     saved = torch.load(run_of_two.checkpoint)["pipeline"]
-    tables = [value for name, value in parameters(trainer).items() if name.endswith("table")]
-    assert tables and not any(torch.equal(t, v) for t in tables for v in saved.values() if v.shape == t.shape)
+    fields = {n: p for n, p in parameters(trainer).items() if n.startswith("scenes.") and p.numel() and p.std() > 0}
+    kinds = ("static_field", "dynamic_field", "flow_field", "proposal_fields", "static_residual", "flow_residual")
+    assert all(any(name.split(".")[2] == kind for name in fields) for kind in kinds), fields.keys()
+    for name, value in fields.items():
+        assert not any(torch.equal(value, v) for v in saved.values() if v.shape == value.shape), name
 
 
 def test_fields_first_then_labels_for_some_steps(scene: Path, run_of_two: TrainedRun, tmp_path: Path) -> None:
@@ -176,8 +179,12 @@ def test_what_does_not_fit_is_refused(scene: Path, run_of_two: TrainedRun, tmp_p
     with pytest.raises(ValueError, match=r"has shared networks of another size .*--pipeline\.model\.shared") as error:
         set_up(adapt(scene, tmp_path, run_of_two, shared=shared))
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="ends after 2 steps, but the first 2 are without labels: raise"):
+    with pytest.raises(
+        ValueError, match=r"after 2 steps, but .* at least 1 with them: use --max-num-iterations 3"
+    ):
         set_up(adapt(scene, tmp_path, run_of_two, steps=2))
+    with pytest.raises(ValueError, match=r"after 4 steps, but .* another 3 with them: use --max-num-iterations 5"):
+        set_up(adapt(scene, tmp_path, run_of_two, steps=4, adapt_label_steps=3))
     with pytest.raises(ValueError, match="is no checkpoint and holds none"):
         set_up(adapt(scene, tmp_path, run_of_two, adapt_from=tmp_path / "nowhere"))
 

@@ -40,9 +40,11 @@ from semflow_nerfstudio.data.procedural import SceneOptions, make_scene
 from semflow_nerfstudio.editing.scene_state import SceneState, hide
 from semflow_nerfstudio.export.export import export_run
 from semflow_nerfstudio.export.options import ExportOptions
+from semflow_nerfstudio.flow.frame_bank import FrameBank
 from semflow_nerfstudio.runs import Run, evaluate, load_run
 from semflow_nerfstudio.scene_outputs import SceneOutputs
 from semflow_nerfstudio.selection import read_selection, write_selection
+from semflow_nerfstudio.shared import SharedNetworks
 from semflow_nerfstudio.training.objective import present_modalities
 from semflow_nerfstudio.training.observed import observe
 from semflow_nerfstudio.viewer.panel import SemanticsPanel
@@ -90,7 +92,7 @@ def test_any_scene_can_be_exported(run: Run, tmp_path: Path) -> None:
 def test_every_parameter_is_in_one_group_and_learns(scenes: Path, tmp_path: Path) -> None:
     first: dict[str, torch.Tensor] = {}
     trainer = train(
-        tiny_config(of(scenes, "A", "B"), tmp_path, steps=STEPS),
+        tiny_config(of(scenes, "A", "B"), tmp_path, steps=STEPS, static_steps=1),
         lambda trainer, step: first.update(parameters(trainer)) if step == 0 else None,
     )
     model = model_of(trainer)
@@ -117,6 +119,24 @@ def test_a_scene_costs_its_fields_only(scenes: Path, tmp_path: Path) -> None:
     assert set(two) < set(three) and all(name.startswith("scenes.C.") for name in added)
     assert sum(three[name] for name in added) == sum(p.numel() for p in models[1].scene("A").parameters())
     assert all(three[name] == count for name, count in two.items())
+
+
+def test_scenes_share_a_step(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many scenes there are, a step encodes no more frames; each scene gets its steps of the first stage."""
+    encoded: list[int] = []
+    encode = SharedNetworks.encode
+
+    def count(self: SharedNetworks, bank: FrameBank, frames: torch.Tensor | None = None) -> torch.Tensor:
+        if self.training and torch.is_grad_enabled():
+            encoded.append(len(bank.images) if frames is None else len(frames))
+        return encode(self, bank, frames)
+
+    monkeypatch.setattr(SharedNetworks, "encode", count)
+    config = tiny_config(of(scenes, "A", "B"), tmp_path, steps=6, static_steps=2, encoder_frames=6, encoder_every=1)
+    stages: list[bool] = []
+    train(config, lambda trainer, _: stages.append(model_of(trainer).static_stage))
+    assert stages == [True] * 4 + [False] * 2
+    assert encoded == [3] * 12
 
 
 def test_losses_skip_what_a_scene_lacks(scenes: Path, tmp_path: Path) -> None:
