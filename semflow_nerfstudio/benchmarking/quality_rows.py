@@ -100,6 +100,12 @@ ABLATIONS = (
     _row("rigidity", model__losses__rigidity=0.1),
     _row("silhouettes", data__silhouettes=True),
     _row("robust flow loss", model__losses__flow_robust_scale=2.0),
+    _row("surfaces not shown to the sampling", model__losses__proposal_surface=0.0),
+    _row("no line of sight", model__losses__line_of_sight_static=0.0),
+    _row("Euler steps", model__render__integrator="euler"),
+    _row("the paper's compositing", model__render__compositing="paper"),
+    _row("flow loss of the paper's weight", model__losses__optical_flow=0.02),
+    _row("depth-guided blending", model__losses__depth_guided_blend=1.0),
     *(_row(f"encoder {name}", data__frame_features__encoder=name) for name in ENCODERS),
     QualityRow("the paper's choices", method="semantic-flow-paper"),
 )
@@ -126,8 +132,13 @@ ROBUSTNESS = (
     _row("labels at a quarter of the resolution", data__corruption__label_scale=0.25),
 )
 BASELINES = (FULL, _row("fields without time", model__time=False))
+POINTS = {"model.render.flow_features": False}
+WITHHELD_LABELS = QualityRow(
+    "labels of every third frame withheld", downscale=2, steps=WITHHELD_STEPS, views=None, withheld=True
+)
 WITHHELD = (
-    QualityRow("labels of every third frame withheld", downscale=2, steps=WITHHELD_STEPS, views=None, withheld=True),
+    WITHHELD_LABELS,
+    replace(WITHHELD_LABELS, name="labels of every third frame withheld, logits from points", overrides=POINTS),
 )
 BUILT_IN = SceneOptions(size="160x90")
 
@@ -138,6 +149,7 @@ def _generated(name: str, **options: Any) -> QualityRow:
 
 GENERATED = (
     _generated("built-in scene"),
+    replace(_generated("built-in scene, logits from points"), overrides=POINTS),
     _generated("twice as fast", speed=2.0),
     _generated("four times as fast", speed=4.0),
     _generated("changing light", lighting="changing"),

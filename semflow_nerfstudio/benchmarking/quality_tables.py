@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from semflow_nerfstudio.benchmarking.quality_rows import ROWS, Group, QualityRow
+from semflow_nerfstudio.benchmarking.quality_rows import MAIN, ROWS, WITHHELD_LABELS, Group, QualityRow
 
 NOT_MEASURED = "not measured"
 COLUMNS: dict[str, tuple[str, str, float]] = {
@@ -108,28 +108,30 @@ def baseline_table(records: Sequence[Record]) -> str:
     records, names = latest(records), ["psnr", "dynamic_psnr", "ssim", "miou", "miou_moving", "boundary_f"]
     lines = []
     for scene in scenes_of(records, "baselines"):
-        for row in ROWS["baselines"]:
-            runs = runs_of(records, row, scene)
+        for row in (*ROWS["baselines"], MAIN):
+            runs, size = runs_of(records, row, scene), f"1/{row.downscale:g}"
             if row.baselines:
                 for key, title in BASELINES.items():
                     scored = [{"scores": run["baselines"][key]} for run in runs if key in run.get("baselines", {})]
-                    lines.append([title, scene, *scores_of(scored, names)])
+                    lines.append([title, scene, size, *scores_of(scored, names)])
             title = "all of it" if row.baselines else row.name
-            lines.append([title, scene, *scores_of(runs, names)])
-    return markdown(["shown", "scene", *(COLUMNS[name][0] for name in names)], lines)
+            lines.append([title, scene, size, *scores_of(runs, names)])
+    return markdown(["shown", "scene", "size", *(COLUMNS[name][0] for name in names)], lines)
 
 
 def withheld_table(records: Sequence[Record]) -> str:
     """IoU per class on frames whose labels were withheld, beside the neighbours' labels warped along the given flow."""
     records = latest(records)
-    (row,) = ROWS["withheld"]
-    measured = [record for record in records if record["configuration"] == row.name]
+    rows = {row.name: row for row in ROWS["withheld"]}
+    measured = [record for record in records if record["configuration"] in rows]
     classes = sorted({name for r in measured for name, value in r["scores"].items() if _is_class(name, value)})
     lines = []
     for scene in scenes_of(records, "withheld"):
-        runs = runs_of(records, row, scene)
-        warped = [{"scores": run["baselines"]["warped neighbours"]} for run in runs]
-        for title, scored in (("model", runs), ("neighbours' labels along the given flow", warped)):
+        runs = {name: runs_of(records, row, scene) for name, row in rows.items()}
+        warped = [{"scores": run["baselines"]["warped neighbours"]} for run in runs[WITHHELD_LABELS.name]]
+        shown = {"model": runs.pop(WITHHELD_LABELS.name)}
+        shown |= {f"model, {name.split(', ')[-1]}": found for name, found in runs.items()}
+        for title, scored in (*shown.items(), ("neighbours' labels along the given flow", warped)):
             values = [spread([r["scores"].get(name) for r in scored], ".3f") for name in ["miou_dataset", *classes]]
             lines.append([title, scene, *values])
     head = ["labels from", "scene", "mIoU, data set", *(name.removeprefix("iou_") for name in classes)]

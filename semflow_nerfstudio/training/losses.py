@@ -135,6 +135,11 @@ def blend_static_loss(blend: Float[Tensor, "R S"], static: Tensor) -> Float[Tens
     return masked_mean(blend.mean(-1), static)
 
 
+def blend_prior_loss(blend: Float[Tensor, "R S"]) -> Float[Tensor, ""]:
+    """b toward 0 everywhere."""
+    return blend.mean()
+
+
 def hidden_blend_loss(
     blend: Float[Tensor, "R S"],
     distances: Float[Tensor, "R S"],

@@ -159,7 +159,7 @@ def dynamic_losses(
         "color": w.color * L.color_loss(on_background(scene, out.rgb, out.weights.total, seen.behind), seen.image),
         "static_color": w.static_color
         * L.color_loss(on_background(scene, out.static_rgb, out.static_weights, seen.behind), seen.image, static),
-        "blend_prior": w.blend_prior * blend.mean(),
+        "blend_prior": w.blend_prior * L.blend_prior_loss(blend),
     }
     if out.logits is not None and out.static_logits is not None and seen.labels is not None:
         result["semantic"] = w.semantic * L.semantic_loss(scene.among_own(out.logits), seen.labels, seen.label_weight)

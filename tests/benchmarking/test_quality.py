@@ -108,7 +108,7 @@ def test_runs_come_seed_by_seed(scene: Path, clip: Path) -> None:
     ]
     assert [run.views for run in runs[:2]] == [24, None] and all(run.steps == 3 for run in runs)
     assert [run.reason_not_to() for run in runs[:3]] == [None, None, "the scene has no held-out views"]
-    (withheld,) = quality.planned(WITHHELD, [scene], [0])
+    withheld, _ = quality.planned(WITHHELD, [scene], [0])
     assert withheld.reason_not_to() == "made of scenes without held-out views"
 
 

@@ -78,14 +78,20 @@ def test_seeds_with_other_settings_are_not_averaged() -> None:
 def test_baselines_stand_beside_the_field() -> None:
     baselines = {"copy": {"psnr": 10.0}, "warp": {"psnr": 20.0}}
     records = [record("full", baselines=baselines), record("fields without time", 1)]
+    records += [record("half size", 2, baselines={"copy": {"psnr": 30.0}})]
     head, rows = cells(TABLES["quality-baselines"](records))
-    assert [row[head.index("PSNR")] for row in rows] == ["10.0", "20.0", "25.0", "26.0"]
-    assert rows[2][0] == "all of it" and rows[0][head.index("moving")] == NOT_MEASURED
+    assert [row[head.index("PSNR")] for row in rows] == ["10.0", "20.0", "25.0", "26.0", "30.0", NOT_MEASURED, "27.0"]
+    assert (
+        [row[2] for row in rows] == ["1/4"] * 4 + ["1/2"] * 3
+        and rows[2][0] == "all of it"
+        and rows[0][head.index("moving")] == NOT_MEASURED
+    )
 
 
 def test_withheld_labels_beside_warped_ones() -> None:
-    (row,) = ROWS["withheld"]
+    row = ROWS["withheld"][0]
     warped = {"warped neighbours": {"miou_dataset": 0.6, "iou_road": 0.8, "iou_car": 0.4}}
     head, rows = cells(TABLES["quality-withheld"]([record(row.name, baselines=warped)]))
     assert head == ["labels from", "scene", "mIoU, data set", "car", "road"]
-    assert rows[0][2:] == ["0.700", "0.500", "0.900"] and rows[1][2:] == ["0.600", "0.400", "0.800"]
+    assert rows[0][2:] == ["0.700", "0.500", "0.900"] and rows[-1][2:] == ["0.600", "0.400", "0.800"]
+    assert rows[1][:3] == ["model, logits from points", "Alley", NOT_MEASURED]
