@@ -179,9 +179,7 @@ def test_what_does_not_fit_is_refused(scene: Path, run_of_two: TrainedRun, tmp_p
     with pytest.raises(ValueError, match=r"has shared networks of another size .*--pipeline\.model\.shared") as error:
         set_up(adapt(scene, tmp_path, run_of_two, shared=shared))
     assert "\n" not in str(error.value)
-    with pytest.raises(
-        ValueError, match=r"after 2 steps, but .* at least 1 with them: use --max-num-iterations 3"
-    ):
+    with pytest.raises(ValueError, match=r"after 2 steps, but .* at least 1 with them: use --max-num-iterations 3"):
         set_up(adapt(scene, tmp_path, run_of_two, steps=2))
     with pytest.raises(ValueError, match=r"after 4 steps, but .* another 3 with them: use --max-num-iterations 5"):
         set_up(adapt(scene, tmp_path, run_of_two, steps=4, adapt_label_steps=3))
