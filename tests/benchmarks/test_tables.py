@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tables
+from semflow_nerfstudio.benchmarking import task_rows
 from semflow_nerfstudio.benchmarking.quality_rows import ROWS
 from semflow_nerfstudio.benchmarking.records import Records, write_json
 
@@ -99,6 +100,12 @@ def test_measured_rows_are_rows_that_there_are() -> None:
     """A record of a row that was renamed would be in no table."""
     known = {row.name for rows in ROWS.values() for row in rows}
     for record in Records(tables.RESULTS / "quality").all():
+        assert record["configuration"] in known and record["machine"]["cpu"] and record["commit"]
+
+
+def test_measured_tasks_are_rows_that_there_are() -> None:
+    known = {row.name for row in task_rows.rows()}
+    for record in Records(tables.RESULTS / "tasks").all():
         assert record["configuration"] in known and record["machine"]["cpu"] and record["commit"]
 
 

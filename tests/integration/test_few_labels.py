@@ -89,6 +89,36 @@ def test_scribbles_train(scene: Path, tmp_path: Path) -> None:
     assert len(dataset_of(run)) == FRAMES * FRAMES - FRAMES, "all times are evaluated"
 
 
+def write_clicks(scene: Path, folder: Path, clicks: int) -> Path:
+    """The scene with label files four times the images' size, in which single pixels are opaque and all else is not."""
+    shutil.copytree(scene, folder)
+    for number, file in enumerate(sorted((folder / LABELS).iterdir())):
+        large = np.asarray(Image.open(file).convert("RGB")).repeat(4, axis=0).repeat(4, axis=1)
+        opaque = np.zeros(large.shape[:2], np.uint8)
+        for k in range(clicks):
+            opaque[4 * (3 * k + number) + 1, 4 * (5 * k + 2) + 2] = 255
+        Image.fromarray(np.dstack([large, opaque])).save(file)
+    return folder
+
+
+def test_clicks_train(scene: Path, tmp_path: Path) -> None:
+    """Of files larger than the images, every click is a labelled pixel of the training, and labels spread from them."""
+    run = run_with(write_clicks(scene, tmp_path / "clicks", 3), tmp_path / "runs", "all")
+    truth = dataset_of(run_with(scene, tmp_path / "dense", "all", steps=2), "train")
+    for frame in range(FRAMES):
+        data, dense = dataset_of(run, "train").get_data(frame), truth.get_data(frame)["labels"][..., 0]
+        labels = data["labels"][..., 0]
+        places = [(3 * k + frame, 5 * k + 2) for k in range(3)]
+        assert [tuple(place) for place in (labels != IGNORE_LABEL).nonzero().tolist()] == places
+        assert all(labels[place] == dense[place] for place in places)
+        assert (data["carried_labels"] != IGNORE_LABEL).any()
+
+
+def test_labels_that_say_nothing_are_told(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run_with(write_clicks(scene, tmp_path / "none", 0), tmp_path / "runs", "all", steps=2)
+    assert f"none of its {FRAMES} label images names a class" in " ".join(capsys.readouterr().out.split())
+
+
 # ---------------------------------------------------------------- semflow complete
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from builders import random_samples, random_scene
-from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.cameras.rays import Frustums, RayBundle, RaySamples
 from nerfstudio.model_components.losses import lossfun_distortion
 
 from semflow_nerfstudio.renderer import RenderConfig, render_rays
@@ -14,6 +14,7 @@ from semflow_nerfstudio.sampling.occupancy import OccupancySampling, OccupancySa
 from semflow_nerfstudio.sampling.proposal import (
     ProposalSampling,
     ProposalSamplingConfig,
+    Proposed,
     distortion_loss,
     proposal_losses,
 )
@@ -128,6 +129,35 @@ def test_proposals_learn_from_the_interlevel_loss() -> None:
     assert interlevel.item() > 0 and distortion.item() >= 0
     interlevel.backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in scene.proposal_fields.parameters())
+
+
+def histogram(edges: list[float]) -> RaySamples:
+    """Intervals of one ray."""
+    starts, ends = torch.tensor(edges[:-1])[None, :, None], torch.tensor(edges[1:])[None, :, None]
+    where = Frustums(torch.zeros(1, 1, 3), torch.zeros(1, 1, 3), starts, ends, torch.ones(1, 1, 1))
+    return RaySamples(frustums=where, spacing_starts=starts, spacing_ends=ends)
+
+
+def test_proposals_have_to_enclose_the_weights() -> None:
+    """Interlevel: mean of max(0, w - what is proposed where it lies)^2 / w; an enclosing proposal costs nothing."""
+
+    def cost(proposed: list[float], weights: list[float]) -> float:
+        given = torch.tensor(proposed)[None, :, None].requires_grad_()
+        every = [histogram([0.0, 0.5, 1.0]), histogram([0.1, 0.4, 0.9])]  # the second one reaches into both
+        return proposal_losses(Proposed(every, [given]), torch.tensor([weights]))[0].item()
+
+    assert cost([0.25, 0.75], [0.5, 0.5]) == pytest.approx((0.25**2 / 0.5 + 0) / 2, rel=1e-5)
+    assert cost([0.4, 0.6], [0.5, 0.5]) < cost([0.25, 0.75], [0.5, 0.5])
+    assert cost([0.5, 0.5], [0.5, 0.5]) == cost([0.9, 0.1], [0.5, 0.5]) == 0
+
+
+def test_distortion_by_hand() -> None:
+    """2 w_1 w_2 |m_1 - m_2| + (w_1^2 s_1 + w_2^2 s_2) / 3; what is nearer together costs less."""
+    edges, weights = torch.tensor([[0.0, 1.0, 3.0]]), torch.tensor([[0.5, 0.25]])
+    loss = distortion_loss(edges, weights).item()
+    assert loss == pytest.approx(2 * 0.5 * 0.25 * 1.5 + (0.25 * 1 + 0.0625 * 2) / 3)
+    assert distortion_loss(edges, torch.tensor([[0.75, 0.0]])).item() < loss
+    assert distortion_loss(edges / 2, weights).item() < loss
 
 
 def test_as_many_passes_as_proposal_fields() -> None:

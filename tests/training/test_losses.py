@@ -114,6 +114,10 @@ def test_silhouette() -> None:
     assert L.silhouette_loss(weights, labels, there, torch.tensor([False, True, True])).item() == 0
 
 
+def test_blend_prior() -> None:
+    assert L.blend_prior_loss(tensor([0.2, 0.4], [1, 1])).item() == pytest.approx(0.65)
+
+
 def test_blend_static() -> None:
     assert L.blend_static_loss(tensor([0.2, 0.4], [1, 1]), tensor(1, 0)).item() == pytest.approx(0.3)
 
@@ -279,6 +283,7 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
     ),
     "magnitude": (lambda x: L.magnitude_loss(x.expand(1, 3)), -2, -1),
     "static_flow": (lambda x: L.static_flow_loss(x.expand(1, 3)), -2, -1),
+    "blend_prior": (lambda x: L.blend_prior_loss(x.expand(1, 4)), 0.9, 0.2),
     "blend_static": (lambda x: L.blend_static_loss(x.expand(1, 4), YES), 0.9, 0.2),
     "dynamicness": (lambda x: L.dynamicness_loss(x.expand(1), YES, YES), 0.1, 0.9),
     "stillness": (lambda x: L.dynamicness_loss(x.expand(1), ~YES, YES), 0.9, 0.1),
