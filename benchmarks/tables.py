@@ -186,8 +186,21 @@ def quality_table(name: str) -> str:
     return quality_tables.TABLES[name](Records(RESULTS / "quality").all())
 
 
+def instance_table() -> str:
+    """Instances of a run against true ones."""
+    head = ["scene", "size", "seed", "steps", "instances", "found", "IoU", "of movers", "each"]
+    lines = [row(head), row(["---"] * len(head))]
+    for result in load("instances_*.json"):
+        scores = result["scores"]
+        cells = [result["scene"], result["size"], str(result["seed"]), str(result["steps"])]
+        cells += [str(scores["true_instances"]), str(scores["found_instances"])]
+        cells += [number(scores["iou"], ".3f"), number(scores["iou_moving"], ".3f")]
+        lines.append(row([*cells, ", ".join(f"{name} {iou:.2f}" for name, iou in result["iou"].items())]))
+    return "\n".join(lines)
+
+
 TABLES = {"scenes": scene_table, "dnerf": dnerf_table, "encodings": encoding_table, "editing": editing_table}
-TABLES |= {"own_video": own_video_table, "poses": pose_table, "core": core_table}
+TABLES |= {"instances": instance_table, "own_video": own_video_table, "poses": pose_table, "core": core_table}
 TABLES |= {name: partial(quality_table, name) for name in quality_tables.TABLES}
 TABLES |= {name: partial(task_table, name) for name in task_tables.TABLES}
 TABLES |= {
