@@ -3,7 +3,7 @@
     python -m benchmarks.instances --scene PATH/TO/Courtyard [--run RUN]
 
 True and found instances are paired one to one, so that the sum of their IoU over all training frames together is as
-large as it can be: an instance that changes its id from frame to frame, or falls into pieces, scores for one of them only.
+large as it can be: an instance that changes its id from frame to frame, or falls into pieces, scores for one part only.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,15 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
-    """Every test draws the same random numbers, whatever ran before it."""
+def _alone() -> None:
+    """Every test draws the same random numbers, and logs to nothing that another one opened, whatever ran before it."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+    writer = sys.modules.get("nerfstudio.utils.writer")  # which keeps the loggers of a process's former runs
+    if writer is not None:
+        writer.EVENT_WRITERS.clear()
+        writer.EVENT_STORAGE.clear()
 
 
 @pytest.fixture(scope="session")
