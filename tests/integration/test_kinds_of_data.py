@@ -180,6 +180,36 @@ def edited_transforms(scene: Path, folder: Path, edit) -> Path:
     return copied
 
 
+def test_several_transforms_files_and_a_new_one_without_labels(scene: Path, tmp_path: Path) -> None:
+    """Trained, scored by scene, and adapted from: what a third transforms.json says of labels is never read."""
+
+    def reorder(meta: dict) -> None:
+        meta["classes"] = list(reversed(meta["classes"]))
+
+    def forget(meta: dict) -> None:
+        del meta["classes"]
+        for frame in meta["frames"]:
+            frame["labels_path"] = "nowhere.png"
+
+    without(scene, tmp_path / "A")
+    edited_transforms(scene, tmp_path / "B", reorder)
+    both = tiny_config(SemFlowDataParserConfig(data=tmp_path, scenes=("A", "B")), tmp_path / "runs", 4, static_steps=1)
+    trainer = train(both)
+    classes = model_of(trainer).class_names
+    assert set(model_of(trainer).scenes) == {"A", "B"}
+    scores = load_run(trainer.base_dir).pipeline.get_average_eval_image_metrics()
+    assert np.isfinite([scores[f"{name}/miou"] for name in "AB"]).all()
+    assert scores["psnr"] == pytest.approx(np.mean([scores[f"{name}/psnr"] for name in "AB"]))
+    networks = []
+    for name, edit in (("whole", reorder), ("bare", forget)):
+        parser = SemFlowDataParserConfig(data=edited_transforms(scene, tmp_path / name / "C", edit))
+        settings = {"adapt_from": trainer.base_dir, "adapt_field_steps": 3, "adapt_label_steps": 0, "static_steps": 1}
+        adapted = train(tiny_config(parser, tmp_path / name, 3, **settings))
+        assert model_of(adapted).class_names == classes
+        networks.append(parameters(adapted))
+    assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
+
+
 def test_a_single_time(scene: Path, tmp_path: Path) -> None:
     """Several pictures of something that stands still: no flow, no movers, but semantics."""
 
