@@ -160,3 +160,18 @@ def test_files_of_older_versions_get_what_came_later() -> None:
     assert yaml.dump(read) == text
     del model.scene.__dict__["semantic_grid"]
     assert yaml.load(yaml.dump(config), Loader=yaml.Loader).pipeline.model.scene.semantic_grid is None
+
+
+def test_command_lines_of_several_scenes_and_adaptations() -> None:
+    """As the README writes them."""
+    for parser in ("dynamic-scene-data", "semflow-data"):
+        config = parse(f"semantic-flow-lite {parser} --data ROOT --scenes A B C --labelled-frames tracking-25")
+        data = config.pipeline.datamanager.dataparser
+        assert data.scenes == ("A", "B", "C") and data.labelled_frames == "tracking-25"
+    model = parse(
+        "semantic-flow-lite --max-num-iterations 1100 --pipeline.model.adapt-from RUN "
+        "--pipeline.model.adapt-field-steps 1000 --pipeline.model.adapt-label-steps 100 "
+        "--pipeline.model.adapt-freeze-shared True dynamic-scene-data --data NEW"
+    ).pipeline.model
+    assert (model.adapt_from, model.adapt_field_steps, model.adapt_label_steps) == (Path("RUN"), 1000, 100)
+    assert model.adapt_freeze_shared
