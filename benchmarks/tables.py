@@ -199,8 +199,35 @@ def instance_table() -> str:
     return "\n".join(lines)
 
 
+TRACK_SCORES = {
+    "average_jaccard": "average Jaccard",
+    "average_pts_within_thresh": "points within thresholds",
+    "occlusion_accuracy": "occlusion accuracy",
+}
+
+
+def track_table() -> str:
+    """Followed points against exact tracks, all and those on movers."""
+    head = ["scene", "size", "seed", "steps", "of", *TRACK_SCORES.values(), "off in 3-D, median"]
+    lines = [row(head), row(["---"] * len(head))]
+    for result in load("tracks_*.json"):
+        scores = result["scores"]
+        for prefix, title in (("", f"all {result['points']} points"), ("moving_", "points on movers")):
+            cells = [result["scene"], result["size"], str(result["seed"]), str(result["steps"]), title]
+            cells += [number(scores[prefix + name], ".3f") for name in TRACK_SCORES]
+            error = scores.get(f"{prefix}median_error_world")
+            lines.append(row([*cells, "-" if error is None else f"{error:.3f}"]))
+    return "\n".join(lines)
+
+
 TABLES = {"scenes": scene_table, "dnerf": dnerf_table, "encodings": encoding_table, "editing": editing_table}
-TABLES |= {"instances": instance_table, "own_video": own_video_table, "poses": pose_table, "core": core_table}
+TABLES |= {
+    "instances": instance_table,
+    "tracks": track_table,
+    "own_video": own_video_table,
+    "poses": pose_table,
+    "core": core_table,
+}
 TABLES |= {name: partial(quality_table, name) for name in quality_tables.TABLES}
 TABLES |= {name: partial(task_table, name) for name in task_tables.TABLES}
 TABLES |= {
