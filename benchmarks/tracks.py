@@ -2,8 +2,8 @@
 
     python -m benchmarks.tracks [--run RUN]
 
-Makes the built-in scene and trains it with all labels (or takes a run of it); points of its exact tracks are followed from
-the frame that each is asked at through the whole clip. Writes one JSON under `benchmarks/results/`.
+Makes the built-in scene and trains it with all labels (or takes a run of it); points of its exact tracks are followed
+from the frame that each is asked at through the whole clip. Writes one JSON under `benchmarks/results/`.
 """
 
 from __future__ import annotations
