@@ -16,8 +16,9 @@ from torch import Tensor
 
 from semflow_nerfstudio.cameras import FrameCameras
 from semflow_nerfstudio.data.dataset import SemFlowDataset
+from semflow_nerfstudio.data.label_looks import Looks, Sample
 from semflow_nerfstudio.data.label_propagation import CarriedLabels, Flow, carry_labels, labels_are_partial
-from semflow_nerfstudio.data.label_spreading import spread_labels
+from semflow_nerfstudio.data.label_spreading import Picture, spread_labels
 from semflow_nerfstudio.data.resize import is_sparse
 from semflow_nerfstudio.data.scene_assembly import frame_cameras
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
@@ -104,20 +105,25 @@ def _spread(dataset: SemFlowDataset, scene: int, labels: list[np.ndarray | None]
     first, _ = record.frame_range
     sparse = [k for k, own in enumerate(labels) if own is not None and is_sparse(own)]
 
-    def spread(k: int) -> CarriedLabels:
-        own, frame = labels[k], first + k
-        assert own is not None
-        known = dataset.get_metadata({"image_idx": frame})
+    def picture(k: int) -> Picture:
+        known = dataset.get_metadata({"image_idx": first + k})
         depth = next((known[name] for name in ("inverse_depth", "disparity") if name in known), None)
-        return spread_labels(
-            dataset.get_image_uint8(frame).numpy(),
-            None if depth is None else depth[..., 0].float().numpy(),
-            own,
-            dataset.carried.get(frame),
-        )
+        image = dataset.get_image_uint8(first + k).numpy()
+        return Picture.of(image, None if depth is None else depth[..., 0].float().numpy())
+
+    def sample(k: int) -> Sample:
+        own = labels[k]
+        assert own is not None
+        return picture(k).sample(own, len(sparse))
+
+    def spread(k: int) -> CarriedLabels:
+        own = labels[k]
+        assert own is not None
+        return spread_labels(picture(k), own, dataset.carried.get(first + k), looks)
 
     if sparse:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
+            looks = Looks.of(list(pool.map(sample, sparse)))
             found = list(track(pool.map(spread, sparse), "Spreading labels", total=len(sparse), transient=True))
         dataset.carried |= {first + k: frame for k, frame in zip(sparse, found, strict=True)}
         _say(record.name, "strokes spread", [labels[k] for k in sparse], found)
