@@ -45,12 +45,6 @@ class CarriedLabels:
         """Nothing reached this frame."""
         return cls(np.full((height, width), IGNORE_LABEL, np.uint8), np.zeros((height, width), np.float16))
 
-    def without(self, mask: Bool[np.ndarray, "H W"]) -> CarriedLabels:
-        """But for some pixels."""
-        return CarriedLabels(
-            np.where(mask, np.uint8(IGNORE_LABEL), self.labels), np.where(mask, np.float16(0), self.confidence)
-        )
-
 
 def labels_are_partial(labels: Sequence[UInt8[np.ndarray, "H W"] | None]) -> bool:
     """Whether some frames have labels, and frames or most pixels of frames have none."""

@@ -94,12 +94,6 @@ def _carry(dataset: SemFlowDataset, scene: int, labels: list[np.ndarray | None])
         return dataset.read_flow(first + frame, forward)
 
     carried = carry_labels(labels, record.next_frame, record.previous_frame, flow)
-    if any(own is not None and not is_sparse(own) for own in labels):
-        # What stands still is the same point in a labelled frame, and flow can only be wrong about it.
-        for k, own in enumerate(labels):
-            motion = dataset.get_metadata({"image_idx": first + k}).get("motion_mask") if own is None else None
-            if motion is not None:
-                carried[k] = carried[k].without(motion[..., 0].numpy() == 0)
     dataset.carried |= {first + k: frame for k, frame in enumerate(carried)}
     _say(record.name, "optical flow carries labels", labels, carried)
 
