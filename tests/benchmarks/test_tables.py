@@ -92,7 +92,7 @@ def test_result_files_are_json_that_a_table_shows(path: Path) -> None:
         raise AssertionError(f"{path.name} holds {constant}, which is not JSON")
 
     result = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    assert path.name.split("_")[0] in ("scene", "dnerf", "encodings", "poses", "core", "own")
+    assert path.name.split("_")[0] in ("scene", "dnerf", "encodings", "poses", "core", "own", "instances", "tracks")
     assert result["machine"]["cpu"] and result["machine"]["torch"]
 
 

@@ -109,8 +109,11 @@ def shorter(config, seen):
 
     def wrapped(plan):
         result = config(plan)
-        seen[plan.row.name] = result.max_num_iterations, result.pipeline.model.adapt_label_steps is not None
+        model = result.pipeline.model
+        seen[plan.row.name] = result.max_num_iterations, model.adapt_label_steps is not None
         result.max_num_iterations = plan.steps + 1
+        if model.adapt_label_steps is not None:
+            model.adapt_label_steps = 1
         return result
 
     return wrapped

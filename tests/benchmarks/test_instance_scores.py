@@ -1,4 +1,4 @@
-"""How found instances are paired with true ones."""
+"""How found instances are paired with true ones in `benchmarks.instances`."""
 
 import numpy as np
 
