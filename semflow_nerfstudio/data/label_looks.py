@@ -1,9 +1,9 @@
 """What classes look like, by the strokes of all frames of a clip.
 
-The strokes that are nearest to a pixel in colour, depth and place vote for its class. People draw
-strokes of about one length on large and small things, which would make small ones look too likely: votes are weighed
-until each class has the share of the pixels that it is found on (expectation maximisation of the class priors; Saerens
-et al., "Adjusting the outputs of a classifier to new a priori probabilities", 2002).
+The strokes that are nearest to a pixel in colour, depth and place vote for its class. People draw strokes of about one
+length on large and small things, which would make small ones look too likely: votes are weighed until each class has
+the share of the pixels that it is found on (expectation maximisation of the class priors; Saerens et al., "Adjusting
+the outputs of a classifier to new a priori probabilities", 2002).
 """
 
 from __future__ import annotations
