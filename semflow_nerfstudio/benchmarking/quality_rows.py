@@ -50,10 +50,12 @@ def _row(name: str, **overrides: Any) -> QualityRow:
     return QualityRow(name, {key.replace("__", "."): value for key, value in overrides.items()})
 
 
+POINTS = {"model.render.flow_features": False}
+"""Logits from the points alone, without what their flows meet."""
 ENCODERS = ("resnet18", "resnet50", "r3d_18", "dinov2")
 ABLATIONS = (
     FULL,
-    _row("logits from points", model__render__flow_features=False),
+    QualityRow("logits from points", POINTS),
     _row("mean instead of attention", model__shared__attention="mean"),
     _row("no displacement", model__shared__use_displacement=False),
     _row("no consistency", model__losses__consistency=0.0),
@@ -132,7 +134,6 @@ ROBUSTNESS = (
     _row("labels at a quarter of the resolution", data__corruption__label_scale=0.25),
 )
 BASELINES = (FULL, _row("fields without time", model__time=False))
-POINTS = {"model.render.flow_features": False}
 WITHHELD_LABELS = QualityRow(
     "labels of every third frame withheld", downscale=2, steps=WITHHELD_STEPS, views=None, withheld=True
 )
