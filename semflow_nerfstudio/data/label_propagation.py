@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
 
 from semflow_nerfstudio.data.resize import SPARSE_SHARE, is_sparse
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
@@ -29,6 +29,8 @@ CYCLE_BASE, CYCLE_SHARE = 0.5, 0.05
 """Disagreement of flow there and back, in pixels and as a share of the way made, at which confidence falls to 1/e."""
 MIN_CONFIDENCE = 0.05
 """What is surer than this becomes a label."""
+EDGE_WIDTH, EDGE_SHARE = 2, 1 / 240
+"""Pixels beside an edge that are unsure of their side, at least and as a share of the image's width."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class CarriedLabels:
     def none(cls, height: int, width: int) -> CarriedLabels:
         """Nothing reached this frame."""
         return cls(np.full((height, width), IGNORE_LABEL, np.uint8), np.zeros((height, width), np.float16))
+
+    def without_edges(self) -> CarriedLabels:
+        """Without what lies beside another class (`without_edges`)."""
+        labels = without_edges(self.labels)
+        return CarriedLabels(labels, np.where(labels == IGNORE_LABEL, 0, self.confidence).astype(np.float16))
 
 
 def labels_are_partial(labels: Sequence[UInt8[np.ndarray, "H W"] | None]) -> bool:
@@ -167,6 +174,19 @@ def _vote(before: tuple[np.ndarray, np.ndarray], after: tuple[np.ndarray, np.nda
     return CarriedLabels(
         np.where(known, labels, IGNORE_LABEL).astype(np.uint8), np.where(known, confidence, 0).astype(np.float16)
     )
+
+
+def without_edges(labels: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+    """Labels without those of pixels that have another class near them (`EDGE_WIDTH`).
+
+    Nearly all that is wrong of carried labels lies there: flows are blurred across edges, and off by a pixel or two.
+    Ignored pixels are no class: strokes stay whole.
+    """
+    size = 2 * max(EDGE_WIDTH, round(EDGE_SHARE * labels.shape[1])) + 1
+    unlabelled = labels == IGNORE_LABEL
+    lowest = minimum_filter(labels, size)  # ignored is the highest value
+    highest = maximum_filter(np.where(unlabelled, 0, labels), size)
+    return np.where(lowest < highest, IGNORE_LABEL, labels).astype(np.uint8)
 
 
 def fill_holes(labels: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:

@@ -17,7 +17,13 @@ from torch import Tensor
 from semflow_nerfstudio.cameras import FrameCameras
 from semflow_nerfstudio.data.dataset import SemFlowDataset
 from semflow_nerfstudio.data.label_looks import Looks, Sample
-from semflow_nerfstudio.data.label_propagation import CarriedLabels, Flow, carry_labels, labels_are_partial
+from semflow_nerfstudio.data.label_propagation import (
+    CarriedLabels,
+    Flow,
+    carry_labels,
+    labels_are_partial,
+    without_edges,
+)
 from semflow_nerfstudio.data.label_spreading import Picture, spread_labels
 from semflow_nerfstudio.data.resize import is_sparse
 from semflow_nerfstudio.data.scene_assembly import frame_cameras
@@ -93,7 +99,7 @@ def _carry(dataset: SemFlowDataset, scene: int, labels: list[np.ndarray | None])
     def flow(frame: int, forward: bool) -> Flow | None:
         return dataset.read_flow(first + frame, forward)
 
-    carried = carry_labels(labels, record.next_frame, record.previous_frame, flow)
+    carried = [frame.without_edges() for frame in carry_labels(labels, record.next_frame, record.previous_frame, flow)]
     dataset.carried |= {first + k: frame for k, frame in enumerate(carried)}
     _say(record.name, "optical flow carries labels", labels, carried)
 
@@ -154,7 +160,7 @@ def _sources(dataset: SemFlowDataset, first: int, labels: list[np.ndarray | None
     motion, inverse_depth = stack("motion_mask"), stack("inverse_depth")
     assert dataset.cameras.times is not None
     return LabelSources(
-        labels=torch.stack([torch.from_numpy(np.asarray(labels[k])) for k in rows]),
+        labels=torch.stack([torch.from_numpy(without_edges(np.asarray(labels[k]))) for k in rows]),
         cameras=FrameCameras(
             cameras.camera_to_worlds[kept],
             cameras.intrinsics[kept],

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from semflow_nerfstudio.data.label_propagation import DECAY, carry_labels, labels_are_partial
+from semflow_nerfstudio.data.label_propagation import (
+    DECAY,
+    CarriedLabels,
+    carry_labels,
+    labels_are_partial,
+    without_edges,
+)
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
 
 HEIGHT, WIDTH, FRAMES, SPEED = 6, 16, 5, 1.5
@@ -104,3 +110,20 @@ def test_what_counts_as_partial() -> None:
     mostly = world(0)
     mostly[:2] = IGNORE_LABEL
     assert not labels_are_partial([mostly, world(1)])
+
+
+def test_edges_are_left_out_and_strokes_stay() -> None:
+    """Two pixels on each side of an edge are unsure, more in wide images; ignored pixels are no class, so that a stroke
+    in unlabelled surroundings stays whole, but not where another class is near."""
+    left = without_edges(world(0))
+    np.testing.assert_array_equal(left[0], [0, 0, *[IGNORE_LABEL] * 4, *[1] * 10])
+    wide = without_edges(np.repeat(np.array([[0, 1]], np.uint8), 480, axis=1))
+    assert list(np.flatnonzero(wide[0] == IGNORE_LABEL)) == list(range(476, 484))
+    strokes = np.full((9, 20), IGNORE_LABEL, np.uint8)
+    strokes[4, 1:8], strokes[4, 15:], strokes[6, 16] = 0, 2, 5
+    kept = without_edges(strokes)
+    np.testing.assert_array_equal(kept[4, :14], strokes[4, :14])
+    assert (kept[4, 15:19] == IGNORE_LABEL).all() and kept[4, 19] == 2 and kept[6, 16] == IGNORE_LABEL
+    carried = CarriedLabels(world(0), np.full(world(0).shape, 0.5, np.float16)).without_edges()
+    np.testing.assert_array_equal(carried.labels, left)
+    assert ((carried.confidence == 0.5) == (left != IGNORE_LABEL)).all() and carried.confidence[0, 3] == 0

@@ -17,6 +17,7 @@ from tiny_runs import FRAMES, HEIGHT, WIDTH, dataset_of, manager_config, model_o
 from semflow_nerfstudio import completion
 from semflow_nerfstudio.cli import main
 from semflow_nerfstudio.data.dynamic_scene import DynamicSceneDataParserConfig
+from semflow_nerfstudio.data.label_propagation import without_edges
 from semflow_nerfstudio.data.labels import read_label_map
 from semflow_nerfstudio.data.modalities import decode_labels
 from semflow_nerfstudio.scene_frames import IGNORE_LABEL
@@ -61,10 +62,11 @@ def test_carried_labels_are_in_the_batches(partial_run) -> None:
     own, carried = (dataset.get_data(frame) for frame in (0, 1))
     assert (own["carried_labels"] == IGNORE_LABEL).all() and (own["labels"] != IGNORE_LABEL).all()
     assert (carried["labels"] == IGNORE_LABEL).all()
-    known = carried["carried_labels"][..., 0] != IGNORE_LABEL
-    assert known.float().mean() > 0.5
+    known = carried["carried_labels"][..., 0].numpy() != IGNORE_LABEL
     truth = decode_labels(Path(dataset.image_filenames[1]).parents[1] / LABELS / "001.png", dataset.classes[0])
-    assert (truth == carried["carried_labels"][..., 0].numpy())[known.numpy()].mean() > 0.9
+    inside = without_edges(truth) != IGNORE_LABEL
+    assert inside.sum() > 100 and known[inside].mean() > 0.4  # edges are wide in an image of 40 pixels
+    assert (truth == carried["carried_labels"][..., 0].numpy())[known].mean() > 0.98
     assert set(model_of(partial_run).objective.carry_labels.sources) == set(model_of(partial_run).scenes)
 
 
