@@ -41,7 +41,7 @@ class LossWeights(SavedConfig):
     """Colour of the dynamic field one frame away along the flow, on moving pixels."""
     semantic: float = 0.16
     """Cross-entropy of both fields' logits."""
-    shared_semantic: float = 0.16
+    shared_semantic: float = 0.64
     """The same of the shared networks' logits alone, where several scenes are trained: what a new scene needs of them,
     they have to know without the residuals of these."""
     static_semantic: float = 0.08
