@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from semflow_nerfstudio.compat import computes_in_bfloat16, rays_at_once
 from semflow_nerfstudio.editing.editable import Editable
 from semflow_nerfstudio.evaluation.scene_evaluation import SceneEvaluation
-from semflow_nerfstudio.flow.feature_basis import FeatureBasis
 from semflow_nerfstudio.flow.feature_maps import FeatureCache, Maps
 from semflow_nerfstudio.renderer import RenderConfig, render_rays
 from semflow_nerfstudio.sampling.choice import SamplerName, Sampling, make_sampler
@@ -38,7 +37,9 @@ from semflow_nerfstudio.training.backgrounds import on_background
 from semflow_nerfstudio.training.label_transport import DEFAULT_TRANSPORT, LabelTransport, LabelTransportConfig
 from semflow_nerfstudio.training.losses import color_loss
 from semflow_nerfstudio.training.objective import LossWeights, present_modalities
-from semflow_nerfstudio.training.observed import as_color, left_out, observe
+from semflow_nerfstudio.training.observed import as_color, left_out, observe, rays_with_motion
+from semflow_nerfstudio.training.older_checkpoints import complete_state, has_shared, saved_features
+from semflow_nerfstudio.training.parameter_groups import parameter_groups
 from semflow_nerfstudio.training.silhouettes import Silhouettes
 from semflow_nerfstudio.visuals.outputs import ShownClasses, camera_outputs
 
@@ -181,38 +182,29 @@ class SemanticFlowModel(Editable, Model):
     def match_checkpoint(self, saved: dict[str, Tensor]) -> bool:
         """Build the frame encoder that a checkpoint was trained with, and complete what older ones lack.
 
-        Checkpoints of before there was calibration have a temperature of one, those of before labels were counted have
-        counted none, those of before scenes had one basis of frozen features have none, in those of before scenes had
-        classes of their own all classes are theirs. A frozen encoder whose weights were not there in training gave way
-        to the small trainable one; whether they are there now does not matter.
+        A frozen encoder whose weights were not there in training gave way to the small trainable one; whether they are
+        there now does not matter.
 
         Returns:
             Whether the shared networks were built anew, and no optimizer knows their parameters.
         """
-        ending = "shared.static_network.layers.0.weight"
-        prefix = next((key.removesuffix(ending) for key in saved if key.endswith(ending)), None)
-        model = next((key.split("scenes.")[0] for key in saved if "scenes." in key), "")
-        for name in self.scenes:
-            everything = torch.ones(len(self.class_names), dtype=torch.bool)
-            saved.setdefault(f"{model}scenes.{name}.own_classes", everything)
-        if self.shared is None or prefix is None:
-            for name in self.scenes:
-                if not any(key.endswith(f"scenes.{name}.bank.features") for key in saved):
+        scenes, trained = list(self.scenes), self.shared is not None
+        complete_state(saved, scenes, len(self.class_names), trained)
+        features = saved_features(saved, scenes)
+        if not trained or not has_shared(saved):
+            for name in scenes:
+                if features[name] is None:
                     self.scene(name).bank.features = None
             return False
-        saved.setdefault(f"{prefix}shared.calibration.inverse_temperature", torch.ones(()))
-        saved.setdefault(f"{prefix}shared.class_prior.counts", torch.zeros(len(self.class_names)))
-        features = saved.get(f"{prefix}scenes.{next(iter(self.scenes))}.bank.features")
-        if features is not None:
-            for name, empty in FeatureBasis().state_dict().items():
-                saved.setdefault(f"{prefix}shared.basis.{name}", empty)
-        if (features is None) == (self.shared.encoder is not None):
+        first = features[scenes[0]]
+        assert self.shared is not None
+        if (first is None) == (self.shared.encoder is not None):
             return False
-        for name in self.scenes:
+        for name in scenes:
             bank = self.scene(name).bank
-            size = (len(bank.images), 1, 1, 0 if features is None else features.shape[-1])
-            bank.features = None if features is None else features.new_zeros(size, device=self.device)
-        self.shared = self.make_shared(features, len(self.class_names)).to(self.device)
+            size = (len(bank.images), 1, 1, 0 if first is None else first.shape[-1])
+            bank.features = None if first is None else first.new_zeros(size, device=self.device)
+        self.shared = self.make_shared(first, len(self.class_names)).to(self.device)
         return True
 
     def scene(self, name: str) -> Scene:
@@ -261,22 +253,7 @@ class SemanticFlowModel(Editable, Model):
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         """Every trainable parameter, in exactly one group."""
-        names = ("fields", "flow", "proposals", "semantics", "semantic_grid")
-        groups: dict[str, list[nn.Parameter]] = {name: [] for name in names}
-        for name, parameter in self.named_parameters():
-            if not parameter.requires_grad or parameter.numel() == 0:
-                continue
-            if ".proposal_fields." in name:
-                groups["proposals"].append(parameter)
-            elif ".flow_field." in name:
-                groups["flow"].append(parameter)
-            elif ".semantic_grid." in name:
-                groups["semantic_grid"].append(parameter)
-            elif name.startswith("shared.") or "_residual." in name:
-                groups["semantics"].append(parameter)
-            else:
-                groups["fields"].append(parameter)
-        return {name: parameters for name, parameters in groups.items() if parameters}
+        return parameter_groups(self.named_parameters())
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -352,7 +329,7 @@ class SemanticFlowModel(Editable, Model):
         samples, proposed = sampler(rays, times, scene) if edits is None else edits.sample(rays, times, sampler)
         semantic = not self.training or self.labels_in_use
         motion = self.known_motion(rays) if "motion_mask" in self.modalities[name] else None
-        mover_rays = self.mover_rays(motion)
+        mover_rays = rays_with_motion(motion, self.config.mover_ray_share)
         moving = None if motion is None else (motion == 1) | left_out(motion, mover_rays)
         rendered = render_rays(
             scene,
@@ -434,13 +411,6 @@ class SemanticFlowModel(Editable, Model):
         known = self.training and self.config.time and rays.metadata
         motion = rays.metadata.get("motion") if known else None
         return motion.reshape(-1) if isinstance(motion, Tensor) else None
-
-    def mover_rays(self, motion: UInt8[Tensor, "R"] | None) -> Int[Tensor, "M"] | None:
-        """In training, the rays that get the dynamic field: first those that show motion, then those that may."""
-        if motion is None or self.config.mover_ray_share >= 1:
-            return None
-        order = torch.rand(len(motion), device=motion.device) + (motion != 0).float() + (motion == 1).float()
-        return order.topk(max(1, int(self.config.mover_ray_share * len(motion)))).indices
 
     @property
     def teaches_shared_alone(self) -> bool:

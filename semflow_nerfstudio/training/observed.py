@@ -72,6 +72,22 @@ class Observed:
         )
 
 
+def rays_with_motion(motion: UInt8[Tensor, "R"] | None, share: float) -> Int[Tensor, "M"] | None:
+    """The share of rays that get the dynamic field in training: first those that show motion, then those that may.
+
+    Args:
+        motion: 0 static, 1 moving, 255 unknown; None where nothing says.
+        share: Of all rays.
+
+    Returns:
+        Their rows; None for all rays.
+    """
+    if motion is None or share >= 1:
+        return None
+    order = torch.rand(len(motion), device=motion.device) + (motion != 0).float() + (motion == 1).float()
+    return order.topk(max(1, int(share * len(motion)))).indices
+
+
 def left_out(motion: UInt8[Tensor, "R"], mover_rays: Int[Tensor, "M"] | slice | None) -> Bool[Tensor, "R"]:
     """Rays that may show a mover but were rendered by the static field alone: there is nothing to learn from them.
 
