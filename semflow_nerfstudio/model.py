@@ -188,16 +188,15 @@ class SemanticFlowModel(Editable, Model):
         Returns:
             Whether the shared networks were built anew, and no optimizer knows their parameters.
         """
-        scenes, trained = list(self.scenes), self.shared is not None
-        complete_state(saved, scenes, len(self.class_names), trained)
+        scenes = list(self.scenes)
+        complete_state(saved, scenes, len(self.class_names))
         features = saved_features(saved, scenes)
-        if not trained or not has_shared(saved):
+        if self.shared is None or not has_shared(saved):
             for name in scenes:
                 if features[name] is None:
                     self.scene(name).bank.features = None
             return False
         first = features[scenes[0]]
-        assert self.shared is not None
         if (first is None) == (self.shared.encoder is not None):
             return False
         for name in scenes:

@@ -26,7 +26,7 @@ def saved_features(saved: State, scenes: Sequence[str]) -> dict[str, Tensor | No
     return {name: saved.get(f"{prefix}scenes.{name}.bank.features") for name in scenes}
 
 
-def complete_state(saved: State, scenes: Sequence[str], num_classes: int, labelled: bool) -> None:
+def complete_state(saved: State, scenes: Sequence[str], num_classes: int) -> None:
     """Put in what older checkpoints lack.
 
     Those of before there was calibration have a temperature of one, those of before labels were counted have counted
@@ -37,12 +37,11 @@ def complete_state(saved: State, scenes: Sequence[str], num_classes: int, labell
         saved: What was saved, which is completed.
         scenes: The scenes of the model that it is loaded into.
         num_classes: Of that model.
-        labelled: Whether that model has shared networks.
     """
     prefix = _prefix(saved)
     for name in scenes:
         saved.setdefault(f"{prefix}scenes.{name}.own_classes", torch.ones(num_classes, dtype=torch.bool))
-    if not labelled or not has_shared(saved):
+    if not has_shared(saved):
         return
     saved.setdefault(f"{prefix}shared.calibration.inverse_temperature", torch.ones(()))
     saved.setdefault(f"{prefix}shared.class_prior.counts", torch.zeros(num_classes))
